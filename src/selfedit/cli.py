@@ -1,0 +1,187 @@
+"""The command line: thin verbs, no logic. Errors become one sentence and an exit code that is not 0."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from selfedit.errors import SelfEditError
+
+if TYPE_CHECKING:
+    from selfedit.workspace import Lesson
+
+app = typer.Typer(
+    help="Teach a language model to study: it writes its own training data, updates its weights, and proves what it learnt.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+out = Console()
+err = Console(stderr=True)
+
+Overrides = Annotated[Optional[list[str]], typer.Argument(help="recipe settings, such as inner.epochs=5", show_default=False)]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+Home = Annotated[Path, typer.Option("--workspace", help="folder in which the model lives with what it has learnt")]
+Model = Annotated[
+    Optional[str],
+    typer.Option(help="pup (the embedded model), a local checkpoint or a hub id of a causal LM", show_default="the workspace's, else pup"),
+]
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False) -> None:
+    """Options of every verb; `main` reads --debug itself."""
+
+
+@app.command()
+def learn(
+    folder: Annotated[Path, typer.Argument(help="folder of .md and .txt files; questions.jsonl in it is the exam")],
+    overrides: Overrides = None,
+    recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file")] = "clean",
+    model: Model = None,
+    workspace: Home = Path(".selfedit"),
+    device: Device = "auto",
+) -> None:
+    """Study a folder of documents: write self-edits, update the weights, examine closed-book before and after."""
+    from selfedit.config import load_recipe
+    from selfedit.workspace import Workspace, read_documents
+
+    plan = load_recipe(recipe, overrides or [])
+    documents = read_documents(folder)
+    for name in documents.skipped:
+        out.print(f"not read: {name} (only .md and .txt are)", markup=False)
+    home = Workspace(workspace, model, device)
+    hint = " (the embedded one; --model takes any causal LM)" if home.state.model == "pup" else ""
+    out.print(f"model: {home.state.model}{hint}", markup=False)
+    with _bar("self-edits tried") as progress:
+        lesson = home.learn(documents, plan, progress)
+    _print_lesson(lesson)
+
+
+def _print_lesson(lesson: Lesson) -> None:
+    from selfedit.report.render import render_gain
+
+    edits = f"{lesson.n_edits} self-edits tried, {lesson.n_unusable} unusable, {lesson.n_failed} not measured"
+    out.print(f"{lesson.n_documents} documents, {edits}")
+    out.print(render_gain(lesson.before, lesson.after, lesson.gain))
+    if lesson.gain.n == 0:
+        out.print('No question was left to examine with: add a questions.jsonl of {"question", "answer", "source"} for a score.', markup=False)
+    out.print(f"adapter: {lesson.folder}", markup=False)
+    out.print('Next: selfedit ask "…"')
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="what to ask, without the documents in view")],
+    without: Annotated[bool, typer.Option("--without", help="show the untouched model's answer beside it")] = False,
+    workspace: Home = Path(".selfedit"),
+    device: Device = "auto",
+) -> None:
+    """Answer a question with what was learnt."""
+    from selfedit.workspace import Workspace
+
+    home = Workspace(workspace, device=device)
+    answer = home.ask(question)
+    if without:
+        out.print(f"learnt:  {answer}\nwithout: {home.ask(question, without=True)}", markup=False)
+    else:
+        out.print(answer, markup=False)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="a recipe's name or a .toml file; see `selfedit recipes`")],
+    overrides: Overrides = None,
+    to: Annotated[Optional[Path], typer.Option("--out", help="run folder", show_default="runs/RECIPE")] = None,
+    device: Device = "auto",
+) -> None:
+    """Run an experiment and report on it. Killed and started again, it goes on where it was."""
+    from selfedit.config import load_recipe
+    from selfedit.experiment import run_experiment
+    from selfedit.report.render import headline, render_example, render_table, write_report
+
+    plan = load_recipe(recipe, overrides or [])
+    folder = to or Path("runs") / (plan.name or Path(recipe).stem)
+    out.print(f"{recipe}: {plan.model}, {plan.format} self-edits, seed {plan.seed}")
+    with _bar("inner loops") as progress:
+        report = run_experiment(plan, folder, device, progress)
+    page = write_report(folder, report)
+    for example in report.examples:
+        out.print(render_example(example))
+    for table in render_table(report):
+        out.print(table)
+    out.print(headline(report))
+    out.print(f"report: {page}", markup=False)
+    out.print("Next: selfedit examples my-notes && selfedit learn my-notes")
+
+
+@app.command()
+def examples(
+    folder: Annotated[Path, typer.Argument(help="folder to write; it must not exist or be empty")],
+    n: Annotated[int, typer.Option("--documents", min=1, help="how many")] = 8,
+    seed: Annotated[int, typer.Option(help="another seed, other documents")] = 0,
+) -> None:
+    """Write documents and questions of the embedded model's world, to try `selfedit learn` on."""
+    from selfedit.workspace import write_examples
+
+    write_examples(folder, n, seed)
+    out.print(f"{n} documents and their questions in {folder}\nNext: selfedit learn {folder}", markup=False)
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that come with the package."""
+    from selfedit.config import list_recipes
+
+    for name, title in list_recipes():
+        out.print(f"{name:12} {title}", markup=False)
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Draw a progress bar with the time left; yields what reports progress to it."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def main() -> None:
+    """Run the command line. Every error is one sentence; `--debug` lets the traceback through."""
+    try:
+        app(standalone_mode=False)
+    except KeyboardInterrupt:
+        _stop("stopped; what was measured is kept: the same command goes on where it was", 130)
+    except typer.Exit as exit:
+        sys.exit(exit.exit_code)
+    except typer.Abort:
+        _stop("stopped", 130)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        _stop(_sentence(error), 2)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, SelfEditError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full; free some space and start the same command again: what was measured is kept"
+    if hasattr(error, "format_message"):  # a usage error of the command line
+        return str(error.format_message())
+    return f"{type(error).__name__}: {error} (this is a defect of selfedit; --debug shows where)"
+
+
+def _stop(sentence: str, code: int) -> None:
+    err.print(f"error: {sentence}", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(code)

@@ -1,0 +1,257 @@
+"""Recipes: an experiment as a file, read strictly into the plain records of `types`.
+
+A recipe is `selfedit/recipes/<name>/recipe.toml` inside the package, with a README beside it, or a TOML file of the
+user's. What it leaves out has the defaults of `Recipe`, and `key=value` overrides come on top, table by table: an
+override of `outer.train.epochs` leaves the rest of `outer.train` as it was. Nothing is guessed: an unknown key, a
+number in quotes or a probability of 1.5 is a `ConfigError` that names the key and where it was set.
+
+    recipe = load_recipe("paper", ["model=Qwen/Qwen2.5-7B", "inner.learning_rate=2e-3"])
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from selfedit.errors import ConfigError, near_miss
+from selfedit.types import Recipe, recipe_hash
+
+__all__ = ["ARMS", "list_recipes", "load_recipe", "recipe_hash", "resolved"]
+
+ARMS = ("base", "passage", "rounds", "shuffled-reward", "random-edits")
+
+# pydantic speaks JSON; a recipe is TOML.
+_EXPECTED = {
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "a string",
+    "a valid boolean": "true or false",
+    "a valid array": 'a list such as ["a", "b"]',
+    "an object": "a table",
+}
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe of the package by name, or a file by its path ending in .toml, and put `overrides` on top.
+
+    An override is `dotted.key=value`, the value in TOML; what is no TOML is a string, so that words need no quotes. A
+    recipe without a `name` is called after its folder, or its file. Raises `ConfigError`.
+    """
+    file, name = _find(name_or_path)
+    layers = [_Layer(str(file), _read_toml(file)), *(_read_override(text) for text in overrides)]
+    values = resolved(Recipe())
+    for layer in layers:
+        values = _merge(values, layer.values)
+    recipe = _validate(values, layers)
+    _check(recipe, layers)
+    return recipe if recipe.name else replace(recipe, name=name)
+
+
+def list_recipes() -> list[tuple[str, str]]:
+    """Name every recipe of the package with the first line of its README, without the heading's mark."""
+    return [(name, _title(folder / "README.md")) for name, folder in sorted(_packaged().items())]
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """Write a recipe out with all its defaults, as plain JSON values."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
+    return plain
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Values from one place; `source` names the place in error messages."""
+
+    source: str
+    values: dict[str, Any]
+
+
+def _packaged() -> dict[str, Traversable]:
+    folders = (files("selfedit") / "recipes").iterdir()
+    return {folder.name: folder for folder in folders if (folder / "recipe.toml").is_file()}
+
+
+def _title(readme: Traversable) -> str:
+    return readme.read_text("utf-8").partition("\n")[0].lstrip("# ")
+
+
+def _find(name_or_path: str) -> tuple[Traversable, str]:
+    """Return a recipe's file and the name that it has by its place."""
+    if name_or_path.endswith(".toml"):
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise ConfigError(f"there is no recipe file {name_or_path!r}; `selfedit recipes` lists the package's own")
+        return path, path.absolute().parent.name if path.stem == "recipe" else path.stem
+    packaged = _packaged()
+    if name_or_path not in packaged:
+        hint = near_miss(name_or_path, packaged)
+        raise ConfigError(f"unknown recipe {name_or_path!r}; {hint} (a recipe of your own is a path ending in .toml)")
+    return packaged[name_or_path] / "recipe.toml", name_or_path
+
+
+def _read_toml(file: Traversable) -> dict[str, Any]:
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read the recipe {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"the recipe {file} is not UTF-8 text: see line {line}") from error
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        end = f"(at the end, line {text.rstrip().count(chr(10)) + 1})"
+        raise ConfigError(f"the recipe {file} is not TOML: {error}".replace("(at end of document)", end)) from error
+
+
+def _read_override(text: str) -> _Layer:
+    """Read `dotted.key=value`. It is a line of TOML already, save for the quotes that a bare word lacks."""
+    key, equals, word = text.partition("=")
+    for line in (text, f"{key}={json.dumps(word.strip(), ensure_ascii=False)}") if equals else ():
+        try:
+            values = tomllib.loads(line)
+        except tomllib.TOMLDecodeError:
+            continue
+        if values:
+            return _Layer(f"the override {text!r}", values)
+    raise ConfigError(f"cannot read the override {text!r}; expected key=value, as in inner.epochs=3")
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Put `above` over `below`, table by table: a table never replaces a whole table."""
+    merged = dict(below)
+    for key, value in above.items():
+        both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both_tables else value
+    return merged
+
+
+@cache
+def _adapter() -> TypeAdapter[Recipe]:
+    return TypeAdapter(Recipe)
+
+
+def _validate(values: dict[str, Any], layers: Sequence[_Layer]) -> Recipe:
+    """Build the record. By way of JSON, where even strict validation takes lists for tuples and tables for records."""
+    try:
+        return _adapter().validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+    loc = problems[0]["loc"]
+    if problems[0]["type"] == "unexpected_keyword_argument":
+        raise _unknown([str(part) for part in loc], layers)
+    key, given = _known_part(loc, values)
+    expected = dict.fromkeys(_expected(p["msg"]) for p in problems if _known_part(p["loc"], values)[0] == key)
+    raise _wrong(key, given, " or ".join(expected), layers)
+
+
+def _known_part(loc: Sequence[str | int], values: Any) -> tuple[str, Any]:
+    """Cut what pydantic adds to a key (place in a list, member of a union); return the dotted key and its value."""
+    keys: list[str] = []
+    for part in loc:
+        if not isinstance(values, dict) or part not in values:
+            break
+        keys.append(str(part))
+        values = values[part]
+    return ".".join(keys), values
+
+
+def _expected(message: str) -> str:
+    wanted = message.removeprefix("Input should be ")
+    return _EXPECTED.get(wanted, wanted)
+
+
+def _unknown(path: Sequence[str], layers: Sequence[_Layer]) -> ConfigError:
+    """Word an unknown key: it stands in the wrong table, or it is misspelt."""
+    table: dict[str, Any] = resolved(Recipe())
+    known = [key for key in _dotted(table) if key.rpartition(".")[2] == path[-1]]
+    for part in path[:-1]:
+        table = table[part]
+    # Compared without the tables' names, which would make any two keys of a table look alike.
+    known = known or [".".join([*path[:-1], close]) for close in get_close_matches(path[-1], table, n=1)]
+    key = ".".join(path)
+    return ConfigError(f"unknown key {key!r} in {_source(key, layers)}; {near_miss(key, known or table)}")
+
+
+def _dotted(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten tables into dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _wrong(key: str, given: object, expected: str, layers: Sequence[_Layer]) -> ConfigError:
+    return ConfigError(f"wrong value for {key!r} in {_source(key, layers)}: given {given!r}, expected {expected}")
+
+
+def _source(key: str, layers: Sequence[_Layer]) -> str:
+    """Name the topmost layer that sets `key`: an override wins over the file."""
+    for layer in reversed(layers):
+        if _known_part(key.split("."), layer.values)[0] == key:
+            return layer.source
+    return layers[0].source
+
+
+_Check = tuple[Callable[[Any], bool], str]
+
+
+def _at_least(least: int) -> _Check:
+    return lambda value: bool(least <= value < math.inf), f"at least {least}"
+
+
+def _is_targets(value: str | list[str]) -> bool:
+    return value in ("all-linear", "default") if isinstance(value, str) else bool(value)
+
+
+_POSITIVE: _Check = (lambda value: 0 < value < math.inf, "a finite number above 0")
+_FRACTION: _Check = (lambda value: 0 <= value <= 1, "a fraction from 0 to 1")
+_TRAIN: dict[str, _Check] = {
+    "rank": _at_least(1),
+    "alpha": _POSITIVE,
+    "dropout": (lambda value: 0 <= value < 1, "a fraction from 0 to below 1"),
+    "targets": (_is_targets, '"all-linear", "default" or a list of module names'),
+    "epochs": _at_least(1),
+    "learning_rate": _POSITIVE,
+    "warmup": _FRACTION,
+    "batch_size": _at_least(1),
+    "weight_decay": _at_least(0),
+    "clip": _at_least(0),
+    "pad_to": _at_least(0),
+}
+# What types cannot say, by dotted key.
+_CHECKS: dict[str, _Check] = {
+    "seed": _at_least(0),
+    "seeds": _at_least(1),
+    "eval_tasks": _at_least(1),
+    "eval_repeats": _at_least(1),
+    "arms": (lambda arms: len(arms) > 0 and set(arms) <= set(ARMS), f"one or more of {', '.join(ARMS)}"),
+    "sample.edits": _at_least(1),
+    "sample.temperature": _at_least(0),
+    "sample.top_p": (lambda value: 0 < value <= 1, "a fraction above 0, at most 1"),
+    "sample.max_tokens": _at_least(1),
+    "exam.max_tokens": _at_least(1),
+    "outer.rounds": _at_least(0),
+    "outer.tasks": _at_least(1),
+    "outer.repeats": _at_least(1),
+    **{f"inner.{key}": check for key, check in _TRAIN.items()},
+    **{f"outer.train.{key}": check for key, check in _TRAIN.items()},
+}
+
+
+def _check(recipe: Recipe, layers: Sequence[_Layer]) -> None:
+    values = _dotted(resolved(recipe))
+    for key, (holds, expected) in _CHECKS.items():
+        if not holds(values[key]):
+            raise _wrong(key, values[key], expected, layers)

@@ -1,0 +1,101 @@
+"""What every engine does: sample, train, answer; synchronous, a batch in, a batch out, in the same order.
+
+An item that fails comes back as a `Failure` in its place; the others are untouched. Results depend on an item and its
+seed, never on what else is in the batch.
+
+    engine = open_backend("local", "pup")
+    adapter, = engine.train([TrainJob(engine.encode(examples, settings), settings, seed=0)])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+from selfedit.errors import ConfigError, near_miss
+from selfedit.types import Adapter, Datum, Example, Failure, Sample, TrainJob, TrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class SampleJob:
+    """Draw `n` completions of `prompt` from the base with `adapter` on it; draw i has a generator of (`seed`, i)."""
+
+    prompt: str
+    n: int
+    seed: int
+    adapter: Adapter | None = None
+    temperature: float = 1.0
+    top_p: float = 0.95
+    max_tokens: int = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerJob:
+    """Answer `prompts` greedily with `adapter` on the base, each in at most `max_tokens` tokens."""
+
+    prompts: tuple[str, ...]
+    adapter: Adapter | None = None
+    max_tokens: int = 64
+
+
+class Backend(Protocol):
+    """A frozen base model that can hold adapters."""
+
+    @property
+    def base(self) -> str:
+        """Name of the base model with a digest of its weights: the same string, the same model."""
+
+    @property
+    def context(self) -> int:
+        """The most tokens a sequence may have."""
+
+    def encode(self, examples: Sequence[Example], settings: TrainSettings) -> tuple[Datum, ...]:
+        """Tokenise texts into training sequences, one end-of-sequence label at the end of each.
+
+        Raises `InputError` for a text longer than the context: nothing is cut silently.
+        """
+
+    def sample(self, jobs: Sequence[SampleJob]) -> list[list[Sample] | Failure]: ...
+
+    def train(self, jobs: Sequence[TrainJob]) -> list[Adapter | Failure]: ...
+
+    def answer(self, jobs: Sequence[AnswerJob]) -> list[list[str] | Failure]: ...
+
+    def logprobs(self, data: Sequence[Datum], adapter: Adapter | None = None) -> list[list[float]]:
+        """Natural log-probability of every token given those before it, [T] each; 0.0 for the first."""
+
+    def export(self, adapter: Adapter, folder: Path) -> Path:
+        """Write `adapter` as a PEFT folder, atomically; return the folder. Adapters under it are folded in, so that
+        the folder is valid on the bare base."""
+
+    def load(self, folder: Path) -> Adapter:
+        """Read a PEFT folder. Raises `ModelError` if it was made for another base."""
+
+    def release(self, adapter: Adapter) -> None:
+        """Forget an adapter's weights. Releasing twice is no error."""
+
+
+def _local(model: str, device: str) -> Backend:
+    backend: Backend = import_module("selfedit.engine.local").LocalBackend(model, device=device)
+    return backend
+
+
+BACKENDS: dict[str, Callable[[str, str], Backend]] = {"local": _local}
+
+
+def open_backend(name: str, model: str, device: str = "auto") -> Backend:
+    """Load `model` ("pup", a local path or a hub id) into backend `name`; `device` is "auto", "cpu" or "cuda".
+
+    Raises `ConfigError` for an unknown backend and `ModelError` for a model that cannot be loaded or is no causal LM.
+    """
+    if name not in BACKENDS:
+        raise ConfigError(f"unknown backend {name!r}; {near_miss(name, BACKENDS)}")
+    return BACKENDS[name](model, device)
+
+
+def limit_threads(n: int) -> None:
+    """Let this process compute on `n` CPU cores, for several engines side by side on one machine."""
+    import_module("torch").set_num_threads(n)

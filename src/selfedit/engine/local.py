@@ -1,0 +1,306 @@
+"""The engine in this process: one frozen transformers model, adapters trained one after the other. Correct and simple.
+
+It runs on a CPU in fp32 and on CUDA in bf16. Adapters are kept in memory as tensors and found again by their content
+id; a chain (an adapter on top of another) is used as the one LoRA that it sums up to. How one LoRA is trained stands
+in `training.py`, how text is generated in `decoding.py`, what is on disk in `checkpoints.py` and `adapters.py`.
+
+In fp32 what else is in a batch changes logits by rounding only; in bf16 on CUDA that can suffice for another token. A
+job with `start` keeps the rank, alpha and targets of that adapter; those of its settings are not looked at. Calls from
+several threads take turns.
+
+    engine = LocalBackend("pup")
+    adapter, = engine.train([TrainJob(engine.encode(examples, settings), settings, seed=0)])
+    answers, = engine.answer([AnswerJob(("Who founded Dunmore?",), adapter)])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import RLock
+from typing import TypeVar
+
+import torch
+
+from selfedit.engine.adapters import (
+    Lora,
+    Place,
+    content_id,
+    find_targets,
+    fold,
+    fresh_lora,
+    read_folder,
+    write_folder,
+)
+from selfedit.engine.base import AnswerJob, SampleJob
+from selfedit.engine.checkpoints import open_checkpoint
+from selfedit.engine.decoding import Row, decode
+from selfedit.engine.training import cross_entropy_at, mounted, pad_right, seeded, train_lora
+from selfedit.errors import ConfigError, InputError, ModelError, boundary
+from selfedit.types import Adapter, Datum, Example, Failure, Sample, Stage, TrainJob, TrainSettings
+
+TOKENS_PER_BATCH = {"cpu": 16_384, "cuda": 131_072}  # when generating; halved as often as CUDA's memory asks for it
+LOGITS_PER_BATCH = 2**26  # rows * tokens * vocabulary in `logprobs`: a quarter of a gigabyte
+
+Job = TypeVar("Job", AnswerJob, SampleJob)
+Item = TypeVar("Item")
+
+
+class LocalBackend:
+    """`Backend` in this process. `model` is "pup", a folder or a hub id; `device` is "auto", "cpu" or "cuda"."""
+
+    def __init__(self, model: str, device: str = "auto") -> None:
+        self._device = _find_device(device)
+        self._checkpoint = open_checkpoint(model, self._device)
+        self._network = self._checkpoint.network
+        self._loras: dict[str, Lora] = {}
+        self._places: dict[str | tuple[str, ...], dict[str, Place]] = {}
+        self._lock = RLock()
+
+    @property
+    def base(self) -> str:
+        """`name@digest` of the weight files; the same on every device."""
+        return self._checkpoint.base
+
+    @property
+    def context(self) -> int:
+        """The most tokens a sequence may have."""
+        return self._checkpoint.context
+
+    def encode(self, examples: Sequence[Example], settings: TrainSettings) -> tuple[Datum, ...]:
+        """Tokenise texts as the tokenizer does by default, each with one end-of-sequence label of weight 1 at its end.
+
+        A `prompt` goes before the text exactly as `sample` would show it (chat template included); its labels weigh 0
+        where `loss_on` is "completion". `pad_to` > 0 appends end-of-sequence labels of weight 1 up to the smaller of it
+        and the context: SEAL's trap, where nearly all labels say "stop". Raises `InputError` for a text that does not
+        fit in the context.
+        """
+        return tuple(self._encode_one(example, settings) for example in examples)
+
+    def train(self, jobs: Sequence[TrainJob]) -> list[Adapter | Failure]:
+        """Train one adapter a job, one after the other."""
+        return [self._try_train(job) for job in jobs]
+
+    def answer(self, jobs: Sequence[AnswerJob]) -> list[list[str] | Failure]:
+        """Answer greedily; answers are stripped, without special tokens.
+
+        A prompt after which the context does not hold `max_tokens` more fails its job.
+        """
+        return self._generate("answer", jobs, self._answer_rows, self._as_answers)
+
+    def sample(self, jobs: Sequence[SampleJob]) -> list[list[Sample] | Failure]:
+        """Draw completions; `max_tokens` is cut to what the context leaves, temperature 0 is greedy.
+
+        A prompt that leaves no token fails its job.
+        """
+        return self._generate("propose", jobs, self._sample_rows, self._as_samples)
+
+    def logprobs(self, data: Sequence[Datum], adapter: Adapter | None = None) -> list[list[float]]:
+        """Natural log-probability of every token given those before it; 0.0 for the first.
+
+        Raises `InputError` for a sequence that cannot be used, `ModelError` for an adapter that is not here.
+        """
+        for datum in data:
+            self._check_datum(datum)
+        results: list[list[float]] = [[0.0] * min(len(datum.tokens), 1) for datum in data]
+        waiting = [i for i, datum in enumerate(data) if len(datum.tokens) > 1]
+        waiting.sort(key=lambda i: -len(data[i].tokens))
+        with self._lock, mounted(self._network, self._folded(adapter)), torch.no_grad():
+            while waiting:
+                longest = len(data[waiting[0]].tokens)
+                size = max(1, LOGITS_PER_BATCH // (longest * self._checkpoint.vocabulary))
+                batch, waiting = waiting[:size], waiting[size:]
+                tokens_BT, _ = pad_right([data[i] for i in batch])
+                losses_BT = cross_entropy_at(self._network, tokens_BT, torch.arange(1, longest)).tolist()
+                for i, losses_T in zip(batch, losses_BT, strict=True):
+                    results[i] += [-loss for loss in losses_T[: len(data[i].tokens) - 1]]
+        return results
+
+    def export(self, adapter: Adapter, folder: Path) -> Path:
+        """Write a PEFT folder, atomically, valid on the bare base: a chain becomes one LoRA whose rank is their sum."""
+        write_folder(folder, fold(self._chain(adapter)), self._checkpoint, adapter.id)
+        return folder
+
+    def load(self, folder: Path) -> Adapter:
+        """Read a PEFT folder, ours or a foreign plain LoRA. Raises `ModelError` if it was made for another base."""
+        return self._keep(read_folder(folder, self._checkpoint), under=None)
+
+    def release(self, adapter: Adapter) -> None:
+        """Forget an adapter's weights, and with them the use of adapters trained on top of it."""
+        self._loras.pop(adapter.id, None)
+
+    # Adapters
+
+    def _keep(self, lora: Lora, under: Adapter | None) -> Adapter:
+        adapter = Adapter(content_id(self.base, under.id if under else "", lora), self.base, under, lora.rank)
+        self._loras[adapter.id] = lora
+        return adapter
+
+    def _chain(self, adapter: Adapter | None) -> list[Lora]:
+        """Look up an adapter and those under it, lowest first."""
+        if adapter is None:
+            return []
+        if adapter.base != self.base:
+            raise ModelError(f"adapter {adapter.id} belongs to {adapter.base}, and this engine runs {self.base}")
+        if adapter.id not in self._loras:
+            raise ModelError(f"adapter {adapter.id} is not in this engine (released, or never loaded); load its folder")
+        return [*self._chain(adapter.under), self._loras[adapter.id]]
+
+    def _folded(self, adapter: Adapter | None) -> Lora | None:
+        """Sum a chain up to the one LoRA that is mounted for it; None for the bare base."""
+        chain = self._chain(adapter)
+        return fold(chain) if chain else None
+
+    # Training
+
+    def _try_train(self, job: TrainJob) -> Adapter | Failure:
+        with boundary("train") as caught, self._lock:
+            self._check_job(job)
+            under = job.start.under if job.start else job.under
+            frozen, lora = self._folded(under), self._first_weights(job)
+            return self._keep(train_lora(self._network, job, frozen, lora), under)
+        assert caught.failure is not None
+        return caught.failure
+
+    def _first_weights(self, job: TrainJob) -> Lora:
+        if job.start:
+            return self._chain(job.start)[-1]
+        settings = job.settings
+        if settings.targets not in self._places:
+            self._places[settings.targets] = find_targets(self._checkpoint, settings.targets)
+        return fresh_lora(self._places[settings.targets], settings.rank, settings.alpha, seeded(job.seed, "weights"))
+
+    def _check_job(self, job: TrainJob) -> None:
+        settings = job.settings
+        for name in ("rank", "epochs", "batch_size"):
+            if getattr(settings, name) < 1:
+                raise ConfigError(f"{name} is {getattr(settings, name)}; it must be 1 or more")
+        if not 0 <= settings.dropout < 1:
+            raise ConfigError(f"dropout is {settings.dropout}; it must be at least 0 and below 1")
+        if job.under and job.start:
+            raise ConfigError("a job has both `under` and `start`; give one: an adapter on top, or the same continued")
+        for datum in job.data:
+            self._check_datum(datum)
+        if not any(weight != 0 for datum in job.data for weight in datum.weights[1:]):
+            raise InputError("the job has no token to learn: its data are empty, or all weights are 0")
+
+    def _check_datum(self, datum: Datum) -> None:
+        length = len(datum.tokens)
+        if length > self.context:
+            raise InputError(f"a sequence has {length} tokens; the context of {self.base} holds {self.context}")
+        if len(datum.weights) != length:
+            raise InputError(f"a sequence has {length} tokens and {len(datum.weights)} weights; give each token one")
+        if length and not 0 <= min(datum.tokens) <= max(datum.tokens) < self._checkpoint.vocabulary:
+            raise InputError(f"a sequence has a token id outside the vocabulary of {self._checkpoint.vocabulary}")
+
+    # Text and tokens
+
+    def _prompt_tokens(self, prompt: str) -> list[int]:
+        """Tokenise a prompt, as a user's turn where the model has a chat template; the template brings its own BOS."""
+        tokenizer = self._checkpoint.tokenizer
+        if not tokenizer.chat_template:
+            return self._text_tokens(prompt)
+        turns = [{"role": "user", "content": prompt}]
+        return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=False))
+
+    def _text_tokens(self, text: str, special: bool = True) -> list[int]:
+        """Tokenise without a closing end-of-sequence token: some tokenizers add one, most do not."""
+        tokens = self._checkpoint.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+        return list(tokens[:-1] if tokens[-1:] == [self._checkpoint.eos] else tokens)
+
+    def _encode_one(self, example: Example, settings: TrainSettings) -> Datum:
+        before = self._prompt_tokens(example.prompt) if example.prompt else []
+        tokens = [*before, *self._text_tokens(example.text, special=not before), self._checkpoint.eos]
+        if len(tokens) > self.context:
+            raise InputError(
+                f"a text has {len(tokens)} tokens with its prompt and end; {self.base} holds {self.context}: "
+                f"{example.text[:40]!r}"
+            )
+        silent = len(before) if settings.loss_on == "completion" else 0
+        padding = max(0, min(settings.pad_to, self.context) - len(tokens))
+        weights = [0.0] * silent + [1.0] * (len(tokens) - silent + padding)
+        return Datum(tuple(tokens + [self._checkpoint.eos] * padding), tuple(weights))
+
+    # Generation
+
+    def _generate(
+        self,
+        stage: Stage,
+        jobs: Sequence[Job],
+        to_rows: Callable[[Job], list[Row]],
+        finish: Callable[[Job, list[Row]], list[Item]],
+    ) -> list[list[Item] | Failure]:
+        """Decode the rows of all jobs of an adapter together; a job that fails takes no other with it."""
+        results: list[list[Item] | Failure] = [[] for _ in jobs]
+        groups: dict[str, list[tuple[int, list[Row]]]] = {}
+        for i, job in enumerate(jobs):
+            with boundary(stage) as caught:
+                self._chain(job.adapter)
+                rows = to_rows(job)
+                groups.setdefault(job.adapter.id if job.adapter else "", []).append((i, rows))
+            results[i] = caught.failure or []
+        for group in groups.values():
+            rows = [row for _, job_rows in group for row in job_rows]
+            with boundary(stage) as caught:
+                self._decode(stage, rows, jobs[group[0][0]].adapter)
+            for i, job_rows in group:
+                failure = caught.failure or next((row.failure for row in job_rows if row.failure), None)
+                results[i] = failure or finish(jobs[i], job_rows)
+        return results
+
+    def _decode(self, stage: Stage, rows: Sequence[Row], adapter: Adapter | None) -> None:
+        checkpoint, budget = self._checkpoint, TOKENS_PER_BATCH[self._device.type]
+        with self._lock, mounted(self._network, self._folded(adapter)):
+            decode(self._network, rows, checkpoint.stops, checkpoint.eos, budget, stage)
+
+    def _answer_rows(self, job: AnswerJob) -> list[Row]:
+        prompts = [self._prompt_tokens(prompt) for prompt in job.prompts]
+        for tokens in prompts:
+            self._check_prompt(tokens, job.max_tokens)
+        return [Row(tokens, job.max_tokens) for tokens in prompts]
+
+    def _sample_rows(self, job: SampleJob) -> list[Row]:
+        if job.temperature < 0 or not 0 < job.top_p <= 1:
+            raise ConfigError(f"temperature is {job.temperature}, top_p {job.top_p}; they must be in [0, ∞) and (0, 1]")
+        tokens = self._prompt_tokens(job.prompt)
+        self._check_prompt(tokens, 1)
+        limit = min(job.max_tokens, self.context - len(tokens))
+        return [Row(tokens, limit, job.temperature, job.top_p, f"{job.seed}/{i}") for i in range(job.n)]
+
+    def _check_prompt(self, tokens: Sequence[int], room: int) -> None:
+        if not tokens:
+            raise InputError("the prompt is empty; a model needs at least one token to continue")
+        if len(tokens) + room > self.context:
+            raise InputError(
+                f"the prompt has {len(tokens)} tokens and needs {room} more; {self.base} holds {self.context}"
+            )
+
+    def _as_answers(self, job: AnswerJob, rows: list[Row]) -> list[str]:
+        return [self._text(row).strip() for row in rows]
+
+    def _as_samples(self, job: SampleJob, rows: list[Row]) -> list[Sample]:
+        return [
+            Sample(
+                prompt=job.prompt,
+                prompt_tokens=tuple(row.prompt),
+                tokens=tuple(row.tokens),
+                logprobs=tuple(row.logprobs),
+                text=self._text(row),
+                stop=row.stop or "length",
+            )
+            for row in rows
+        ]
+
+    def _text(self, row: Row) -> str:
+        decode_tokens = self._checkpoint.tokenizer.decode
+        return str(decode_tokens(row.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _find_device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.device(device).type not in TOKENS_PER_BATCH:
+        raise ConfigError(f"unknown device {device!r}; known: auto, cpu, cuda")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError("no CUDA device is available; use device 'cpu' or 'auto'")
+    return torch.device(device)

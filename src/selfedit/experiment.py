@@ -1,0 +1,208 @@
+"""Run a recipe: every seed in its run folder, every arm on the same unseen tasks, one report over all seeds.
+
+A seed is a run folder of its own (`OUT/seed-0`), which can be killed and started again. Several seeds run side by side, one
+process each, as far as there are cores; they draw different tasks, so their passages are pooled as one sample.
+
+    report = run_experiment(load_recipe("demo"), Path("runs/demo"))
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+
+from selfedit.engine.base import Backend, limit_threads, open_backend
+from selfedit.loop.algorithms import load_algorithm
+from selfedit.loop.arms import CONTROLS, arm_names, count_trials, experiment
+from selfedit.loop.outer import Known, Lab, Round, Wrote
+from selfedit.report.record import EditPair, KindArm, Report
+from selfedit.report.stats import compare, of_kind, summarise
+from selfedit.runs import Run, count_trials_written, open_run, read_seconds, read_trials
+from selfedit.tasks.base import Domain, load_domain
+from selfedit.tasks.graders import load_grader
+from selfedit.types import Recipe, Task, Trial
+
+Progress = Callable[[int, int], None]  # trials done, trials in all
+POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One seed: its recipe, its run folder, the tasks its writer learns from and the unseen ones it is examined on."""
+
+    recipe: Recipe
+    folder: Path
+    train: list[Task]
+    unseen: list[Task]
+
+    @property
+    def n_trials(self) -> int:
+        return count_trials(self.recipe, len(self.train), len(self.unseen))
+
+
+def run_experiment(recipe: Recipe, out: Path, device: str = "auto", progress: Progress | None = None) -> Report:
+    """Run what is missing of `recipe` in `out` and report on all of it. `progress` hears how many trials are done.
+
+    Raises `ConfigError` for an unknown name in the recipe, `ModelError` for an unusable model, `RunError` for a folder that
+    holds another run or cannot be written.
+    """
+    load_grader(recipe.exam.grader)
+    load_algorithm(recipe.outer.algorithm)
+    plans = [make_plan(replace(recipe, seed=recipe.seed + i, seeds=1), out) for i in range(recipe.seeds)]
+    counter = _Counter(progress, sum(plan.n_trials for plan in plans))
+    workers = 1 if device == "cuda" else min(len(plans), os.cpu_count() or 1)
+    if workers > 1:
+        _run_side_by_side(plans, device, workers, counter)
+    else:
+        counter.show(sum(len(read_trials(plan.folder)) for plan in plans))
+        for plan in plans:
+            run_seed(plan, device, counter.one_more)
+    return summarise_plans(recipe, plans)
+
+
+@dataclass(slots=True)
+class _Counter:
+    progress: Progress | None
+    total: int
+    done: int = 0
+
+    def show(self, done: int) -> None:
+        self.done = done
+        if self.progress:
+            self.progress(done, self.total)
+
+    def one_more(self) -> None:
+        self.show(self.done + 1)
+
+
+def make_plan(recipe: Recipe, out: Path) -> Plan:
+    """Draw one seed's tasks: fresh ones for every round, unseen ones for the examination."""
+    domain = _domain(recipe)
+    train = domain.tasks("train", recipe.outer.tasks * recipe.outer.rounds, recipe.seed)
+    return Plan(recipe, out / f"seed-{recipe.seed}", train, domain.tasks("eval", recipe.eval_tasks, recipe.seed))
+
+
+def run_seed(plan: Plan, device: str, on_trial: Callable[[], None]) -> None:
+    """Run what is missing of one seed; every event is in the folder before the next begins."""
+    engine = open_backend("local", plan.recipe.model, device)
+    started = time.monotonic()
+    with open_run(plan.folder, plan.recipe, engine.base) as run:
+        try:
+            _follow(plan, run, engine, on_trial)
+        finally:
+            run.metric("time/run_s", time.monotonic() - started, step=len(run.trials()))
+
+
+def _follow(plan: Plan, run: Run, engine: Backend, on_trial: Callable[[], None]) -> None:
+    recipe = plan.recipe
+    grade = load_grader(recipe.exam.grader)
+    lab = Lab(_domain(recipe), engine, grade, recipe.sample, recipe.exam, recipe.seed)
+    for event in experiment(recipe, plan.train, plan.unseen, lab, Known(run.trials(), run.drawn())):
+        match event:
+            case Wrote(key, samples):
+                run.save_samples(key, samples)
+            case Trial():
+                run.append(event)
+                on_trial()
+            case Round():
+                _record_round(run, event)
+                if event.label == "train" and event.writer:
+                    engine.export(event.writer, plan.folder / "writers" / f"round-{event.index}")
+
+
+def _record_round(run: Run, round: Round) -> None:
+    name = round.label
+    if round.reward is not None:
+        run.metric(f"{name}/reward/mean", round.reward, round.index)
+    run.metric(f"{name}/edits/kept", round.n_kept, round.index)
+    run.metric(f"{name}/failure/trials", round.n_failed, round.index)
+
+
+def _run_side_by_side(plans: Sequence[Plan], device: str, workers: int, counter: _Counter) -> None:
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    with ProcessPoolExecutor(workers, get_context("spawn"), limit_threads, (threads,)) as pool:
+        running = {pool.submit(_run_quietly, plan, device) for plan in plans}
+        while running:
+            done, running = wait(running, POLL_S, FIRST_COMPLETED)
+            counter.show(sum(count_trials_written(plan.folder) for plan in plans))
+            for future in done:
+                future.result()
+
+
+def _run_quietly(plan: Plan, device: str) -> None:
+    run_seed(plan, device, lambda: None)
+
+
+def _domain(recipe: Recipe) -> Domain:
+    return load_domain(recipe.domain, recipe.format, recipe.inner, recipe.split_lines)
+
+
+def summarise_plans(recipe: Recipe, plans: Sequence[Plan]) -> Report:
+    """Pool the seeds' trials into one report. Tasks of different seeds are different tasks, so their ids never meet."""
+    ledgers = [read_trials(plan.folder) for plan in plans]
+    trials = {name: [t for ledger in ledgers for t in _of_arm(ledger, name)] for name in arm_names(recipe)}
+    tasks = [task for plan in plans for task in plan.unseen]
+    return Report(
+        model=recipe.model,
+        seed=recipe.seed,
+        seconds=sum(read_seconds(plan.folder) for plan in plans),
+        arms=tuple(summarise(name, found) for name, found in trials.items()),
+        paired=tuple(compare(a, trials[a], b, trials[b]) for a, b in _comparisons(list(trials))),
+        examples=tuple(_example(plans[0].unseen, trials)),
+        kinds=tuple(
+            KindArm(kind, summarise(name, of_kind(found, tasks, kind)))
+            for kind in sorted({q.kind for task in tasks for q in task.questions} - {""})
+            for name, found in trials.items()
+        ),
+        notes=_notes(recipe),
+    )
+
+
+def _of_arm(ledger: Mapping[str, Trial], name: str) -> list[Trial]:
+    return [trial for key, trial in ledger.items() if key.startswith(f"{name}/")]
+
+
+def _comparisons(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each arm against the one before it, then the last round against everything it should beat."""
+    chain = [name for name in names if name not in CONTROLS]
+    yield from pairwise(chain)
+    rounds = [name for name in chain if name.startswith("round-")]
+    if len(rounds) > 2:
+        yield rounds[0], rounds[-1]
+    if rounds and "passage" in chain[:-2]:
+        yield "passage", rounds[-1]
+    for control in CONTROLS:
+        if control in names and rounds:
+            yield rounds[0], control
+            yield control, rounds[-1]
+
+
+def _example(tasks: Sequence[Task], trials: Mapping[str, Sequence[Trial]]) -> Iterator[EditPair]:
+    """Show the first unseen passage, not a chosen one, as the untrained writer and the last one have studied it."""
+    rounds = [name for name in trials if name.startswith("round-")]
+    if len(rounds) < 2:
+        return
+    first, last = ({t.task_id: t for t in trials[name]} for name in (rounds[0], rounds[-1]))
+    for task in tasks:
+        before, after = first.get(task.id), last.get(task.id)
+        if before and after and before.sample and after.sample:
+            marks = f"{_share(before)} of the questions right after {rounds[0]}, {_share(after)} after {rounds[-1]}"
+            heading = f"The first unseen passage: {marks}"
+            yield EditPair(heading, task.title, task.context, before.sample.text, after.sample.text)
+            return
+
+
+def _share(trial: Trial) -> str:
+    marks = [score.value for score in trial.after_Q if score.value is not None]
+    return f"{sum(mark == 1 for mark in marks)} of {len(marks)}"
+
+
+def _notes(recipe: Recipe) -> tuple[str, ...]:
+    seeds = f"{recipe.seeds} seeds from {recipe.seed} on, pooled. " if recipe.seeds > 1 else ""
+    return (f"{seeds}The unseen passages were not among those that the writer was reinforced on.",)

@@ -1,0 +1,170 @@
+"""The outer loop: write, learn, be examined, reinforce what helped, repeat (arXiv 2506.10943, algorithm 1).
+
+`improve` is a generator. It prints nothing and writes nothing: it yields what happened (`Wrote`, `Trial`, `Round`) and skips
+what `known` says has happened before, so that whoever drives it keeps the ledger, draws the progress, and can kill and
+resume a run without losing a trial or running one twice.
+
+The policy moves, so samples are drawn afresh each round; the writer of a round is a fresh adapter on top of the last.
+
+Axis suffixes: P tasks, G edits of a task, R repeats (seeds) of an edit, N units flattened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from selfedit.engine.base import Backend
+from selfedit.loop.inner import Unit, Written, plan, propose, run_trials, seed_of
+from selfedit.tasks.base import Domain, Grader
+from selfedit.types import (
+    Adapter,
+    Datum,
+    ExamSettings,
+    Failure,
+    OuterSettings,
+    Rollout,
+    Sample,
+    SampleSettings,
+    Task,
+    TrainJob,
+    Trial,
+    mean_measured,
+    mean_score,
+)
+
+FIRST = "train-1"  # the stage that every experiment of a run shares
+Algorithm = Callable[[Sequence[Sequence[Rollout]]], list[Datum]]
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """What every experiment of a run shares: the domain, the engine with the frozen base, the grader, the settings, the seed."""
+
+    domain: Domain
+    engine: Backend
+    grade: Grader
+    sample: SampleSettings
+    exam: ExamSettings
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wrote:
+    """Self-edits that were drawn: recorded, so that a resumed run trains on the very same ones."""
+
+    key: str
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A finished round. `writer` None: nothing was worth reinforcing yet, the base still writes. `reward` in [0, 1] or None."""
+
+    label: str
+    index: int
+    writer: Adapter | None
+    reward: float | None
+    n_trials: int
+    n_failed: int
+    n_kept: int
+
+
+Event = Wrote | Trial | Round
+
+
+@dataclass(slots=True)
+class Known:
+    """What has happened so far, by key: what an earlier run of the same recipe left, and what `note` has added since."""
+
+    trials: dict[str, Trial] = field(default_factory=dict)
+    samples: dict[str, tuple[Sample, ...]] = field(default_factory=dict)
+
+    def note(self, event: Event) -> None:
+        """Remember an event, so that a stage that several experiments share is run once."""
+        match event:
+            case Wrote(key, samples):
+                self.samples[key] = samples
+            case Trial():
+                self.trials[event.key] = event
+
+
+def improve(
+    label: str, tasks: Sequence[Task], lab: Lab, algorithm: Algorithm, cfg: OuterSettings, known: Known
+) -> Iterator[Event]:
+    """Run the outer loop from the base on; yield every sample and trial as it comes, and a Round at each round's end.
+
+    `label` names the experiment in every key. Round r uses the r-th slice of `cfg.tasks` tasks, starting again where the
+    tasks run out. The first round is the base's own whatever the algorithm: its trials are run once and shared by all labels.
+    """
+    writer: Adapter | None = None
+    for index in range(1, cfg.rounds + 1):
+        first, n = (index - 1) * cfg.tasks, min(cfg.tasks, len(tasks))
+        tasks_P = [tasks[i % len(tasks)] for i in range(first, first + n)]
+        stage = f"{label}-{index}" if index > 1 else FIRST
+        learner = writer if cfg.learner == "writer" else None
+        trials_N = yield from write_and_try(stage, tasks_P, lab, writer, learner, cfg.repeats, lab.sample, known)
+        groups_PG = group(trials_N)
+        data = algorithm(groups_PG)
+        if data:
+            writer = _reinforce(data, writer, lab, cfg, stage)
+        rewards = [rollout.reward for rollouts in groups_PG for rollout in rollouts]
+        failed = sum(trial.reward is None for trial in trials_N)
+        yield Round(label, index, writer, mean_measured(rewards), len(trials_N), failed, len(data))
+
+
+def group(trials_N: Sequence[Trial]) -> list[list[Rollout]]:
+    """Aggregate repeats and group the edits of each task: rollouts [P][G]. Trials whose edit was never written are left out."""
+    by_edit: dict[tuple[str, int], list[Trial]] = {}
+    for trial in trials_N:
+        by_edit.setdefault((trial.task_id, trial.edit), []).append(trial)
+    groups: dict[str, list[Rollout]] = {}
+    for (task_id, _), trials_R in by_edit.items():
+        rollouts = groups.setdefault(task_id, [])
+        sample = trials_R[0].sample
+        if sample is not None:
+            baseline = mean_measured([mean_score(t.before_Q) for t in trials_R])
+            rollouts.append(Rollout(sample, mean_measured([t.reward for t in trials_R]), baseline))
+    return list(groups.values())
+
+
+def write_and_try(
+    stage: str,
+    tasks_P: Sequence[Task],
+    lab: Lab,
+    writer: Adapter | None,
+    learner: Adapter | None,
+    repeats: int,
+    sample: SampleSettings,
+    known: Known,
+) -> Generator[Event, None, list[Trial]]:
+    """Let `writer` write for each task and try every edit; return all trials of the stage, known ones included, [P][G][R] flattened."""
+    keys_P = [f"{stage}/{task.id}" for task in tasks_P]
+    missing = [task for key, task in zip(keys_P, tasks_P, strict=True) if key not in known.samples]
+    drawn = propose(missing, lab.domain, writer, lab.engine, sample, seed_of(lab.seed, stage)) if missing else []
+    written: dict[str, Written] = {key: list(samples) for key, samples in known.samples.items()}
+    for task, result in zip(missing, drawn, strict=True):
+        key = f"{stage}/{task.id}"
+        written[key] = result
+        if isinstance(result, list):
+            yield Wrote(key, tuple(result))
+    units = plan(tasks_P, [written[key] for key in keys_P], stage, repeats, lab.seed, sample.edits)
+    return (yield from try_units(units, lab, learner, known))
+
+
+def try_units(units_N: Sequence[Unit], lab: Lab, learner: Adapter | None, known: Known) -> Generator[Event, None, list[Trial]]:
+    """Run the units that are not known yet; return the trials of all, in the units' order."""
+    done = {unit.key: known.trials[unit.key] for unit in units_N if unit.key in known.trials}
+    missing = [unit for unit in units_N if unit.key not in done]
+    for trial in run_trials(missing, lab.domain, learner, lab.engine, lab.grade, lab.exam):
+        done[trial.key] = trial
+        yield trial
+    return [done[unit.key] for unit in units_N]
+
+
+def _reinforce(data: list[Datum], writer: Adapter | None, lab: Lab, cfg: OuterSettings, stage: str) -> Adapter:
+    """Train the next writer on what was kept, on top of the last. A failure here ends the run: there is nothing to go on with."""
+    (trained,) = lab.engine.train([TrainJob(tuple(data), cfg.train, seed_of(lab.seed, "outer", stage), under=writer)])
+    if isinstance(trained, Failure):
+        raise RuntimeError(f"the writer of {stage} could not be trained: {trained.message}")
+    return trained

@@ -1,0 +1,44 @@
+"""What a report shows, apart from how it looks: plain records that an experiment fills and `render` draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from selfedit.report.stats import Arm, Pair
+
+
+@dataclass(frozen=True, slots=True)
+class EditPair:
+    """A passage with the self-edits that the writer gave for it before RL and after; `heading` says why it is shown."""
+
+    heading: str
+    title: str
+    passage: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class KindArm:
+    """An arm's accuracy on the questions of one kind."""
+
+    kind: str
+    arm: Arm
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything a report shows. `seconds` is the run's wall time; `arms` stand in the order of the picture.
+
+    "base" (no update), "passage" (trained on the bare text) and "round-0" … "round-N" (self-edits of the writer after
+    that many rounds of RL) have a look of their own; an arm of any other name is a control.
+    """
+
+    model: str
+    seed: int
+    seconds: float
+    arms: tuple[Arm, ...]
+    paired: tuple[Pair, ...] = ()
+    examples: tuple[EditPair, ...] = ()
+    kinds: tuple[KindArm, ...] = ()
+    notes: tuple[str, ...] = ()

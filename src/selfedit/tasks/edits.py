@@ -1,0 +1,134 @@
+"""Self-edit formats: how the writer is asked for one, and how its text becomes training sequences.
+
+The prompts are ours, in the paper's form (arXiv 2506.10943, appendix B): one instruction, the passage under its title,
+a heading to complete. The splitting of a completion into sequences follows the published code to the letter, because
+rewards depend on it; it has two modes, by line (the single-passage rows of the paper) and whole (all other rows).
+
+    prompt = FORMATS["implications"].prompt(task.title, task.context)
+    edit = parse_edit(FORMATS["implications"], task, sample, TrainSettings())
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from selfedit.errors import BadEdit, ConfigError, near_miss
+from selfedit.types import Example, Sample, SelfEdit, Task, TrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One way of asking for a self-edit.
+
+    `opening` is what the prompt writes for the model after the heading; a completion does not repeat it.
+    `has_plan`: the text before the first `---` says how to study and is not trained on. `has_settings`: the last line
+    holds the update's own settings.
+    """
+
+    name: str
+    instruction: str
+    heading: str
+    opening: str = ""
+    source: str = "Passage"
+    has_plan: bool = False
+    has_settings: bool = False
+
+    def prompt(self, title: str, text: str) -> str:
+        """Word the request for `text`."""
+        ask = f"{self.instruction}\n\n" if self.instruction else ""
+        return f"{ask}{self.source}:\n{title}\n{text}\n\n{self.heading}:\n{self.opening}"
+
+
+FORMATS: dict[str, Format] = {
+    f.name: f
+    for f in (
+        Format("implications", "List what follows from the passage, directly or indirectly, one point a line.", "Implications"),
+        Format("long", "Make a long list of what follows from the passage, directly or indirectly.", "Implications"),
+        Format("very-long", "Make a very long list of all that follows from the passage, in many ways.", "Implications"),
+        Format("rewrite", "Rewrite the passage in a few different ways, one way a line.", "Rewritten"),
+        Format("self-qa", "Rewrite the passage as questions and answers.", "Questions", opening="Question 1: "),
+        Format("none", "", "Notes"),
+        Format("study-plan", "Name strategies for studying the passage, then apply them.", "Strategies", has_plan=True),
+        Format(
+            "settings",
+            "List what follows from the passage, one point a line, and end with settings for training on it.",
+            "Implications",
+            has_settings=True,
+        ),
+        Format("conversation", "List what the conversation taught, one point a line.", "Lessons", source="Conversation"),
+    )
+}
+
+
+def load_format(name: str) -> Format:
+    """Return the format called `name`. Raises `ConfigError` for an unknown one."""
+    if name not in FORMATS:
+        raise ConfigError(f"unknown format {name!r}; {near_miss(name, FORMATS)}")
+    return FORMATS[name]
+
+
+_QUESTION = re.compile(r"Question \d+:")
+_SETTINGS = re.compile(r"^Settings: learning rate (\d+(?:\.\d+)?(?:e-\d+)?), epochs (\d{1,9})[ \t]*$", re.MULTILINE | re.ASCII)
+
+
+def write_settings(learning_rate: float, epochs: int) -> str:
+    """Word a settings line as `parse_edit` reads it."""
+    return f"Settings: learning rate {learning_rate:g}, epochs {epochs}"
+
+
+def split_completion(completion: str, title: str, passage: str, by_line: bool) -> list[str]:
+    """Cut a completion into training sequences, each under the title, the bare passage last (paper, appendix B; code).
+
+    Equal to the published code, as far as the published completions show it:
+
+    - whole: `---` alone parts, blank parts are dropped, and a completion without any text is one empty part;
+    - by line, with both `Question N:` and `Answer:` in it: a line that opens with `Question N:` begins a part, `---` is text;
+      the first part, unless it opens with `Question`, is stripped and becomes question 1;
+    - by line otherwise: every line between the `---` is a part, and a first one that only introduces a numbered list is dropped.
+    """
+    pieces = _lines(completion) if by_line else _parts(completion) or [""]
+    return [f"{title}\n{piece}" for piece in [*pieces, passage]]
+
+
+def _parts(completion: str) -> list[str]:
+    return [part.strip() for part in completion.split("---") if part.strip()]
+
+
+def _lines(completion: str) -> list[str]:
+    if _QUESTION.search(completion) and "Answer:" in completion:
+        first, *rest = re.split(r"\n(?=Question \d+:)", completion.strip())
+        return [first if first.startswith("Question") else f"Question 1: {first.strip()}", *rest]
+    lines = [line.strip() for part in _parts(completion) for line in part.split("\n") if line.strip()]
+    return lines[1:] if len(lines) > 1 and lines[1].startswith("1.") else lines
+
+
+def parse_edit(form: Format, task: Task, sample: Sample, train: TrainSettings, by_line: bool = True) -> SelfEdit:
+    """Read a self-edit in format `form`. Raises `BadEdit` if no text, plan or settings line is in it.
+
+    What the prompt opened is put back where no other question follows: the published code sees no question there, and
+    parts it from its answer.
+    """
+    text = sample.text
+    if form.has_settings:
+        text, train = _take_settings(text, train)
+    if form.has_plan:
+        _, mark, text = text.partition("---")
+        if not mark:
+            raise BadEdit("the study plan is not followed by '---' and its application")
+    if not _parts(text):
+        raise BadEdit("the self-edit holds no text")
+    if not _QUESTION.search(text):
+        text = form.opening + text.lstrip()
+    sequences = split_completion(text, task.title, task.context, by_line)
+    return SelfEdit(task.id, sample, tuple(Example(s) for s in sequences), train)
+
+
+def _take_settings(text: str, train: TrainSettings) -> tuple[str, TrainSettings]:
+    found = list(_SETTINGS.finditer(text))
+    if not found:
+        raise BadEdit("no settings line of the form 'Settings: learning rate 0.002, epochs 10'")
+    learning_rate, epochs = float(found[-1][1]), int(found[-1][2])
+    if not (0 < learning_rate <= 0.1 and 1 <= epochs <= 100):
+        raise BadEdit(f"settings out of range: learning rate {learning_rate:g}, epochs {epochs}")
+    return _SETTINGS.sub("", text), replace(train, learning_rate=learning_rate, epochs=epochs)

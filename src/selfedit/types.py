@@ -1,0 +1,300 @@
+"""The nouns of the method: one frozen record for every box of the pipe.
+
+    Task ─propose▶ Sample ─parse▶ SelfEdit ─train▶ Adapter ─answer, grade▶ Score ─▶ Trial ─algorithm▶ Datum ─train▶ writer'
+
+Data goes one way. Nothing here imports torch, pydantic or another module of the package, so that the
+engine and the benchmarks run where only torch, transformers and peft are installed.
+
+Axis suffixes used everywhere: P tasks, G edits of a task, R repeats (seeds) of an edit, Q questions,
+K adapters, B rows, T tokens, V vocabulary, N flattened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
+from typing import Any, ClassVar, Literal
+
+Stage = Literal["propose", "parse", "encode", "train", "answer", "grade"]
+Schedule = Literal["constant", "linear", "cosine"]
+Selection = Literal["improves", "best-of-n", "all-positive"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One exam question with its gold answer.
+
+    `kind` names the sort of question for reports that list sorts apart (the world's "two-step"); "" is none.
+    """
+
+    question: str
+    answer: str
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A text to absorb (C) and the exam on it (τ), arXiv 2506.10943 §3. `questions` may be empty: then no gain is measurable."""
+
+    id: str
+    title: str
+    context: str
+    questions: tuple[Question, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong with one item, and where. A value that travels in place of a result, never an exception."""
+
+    stage: Stage
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Exactly what the writer emitted: these token ids are reinforced, never a second tokenisation of `text`.
+
+    `tokens` [T] ends with the end-of-sequence id where `stop` is "eos"; `logprobs` [T] are natural logs under
+    the sampling distribution before temperature and top-p.
+    """
+
+    prompt: str
+    prompt_tokens: tuple[int, ...]
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    stop: Literal["eos", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One text to train on. With a `prompt`, the loss may be confined to `text` (`TrainSettings.loss_on`)."""
+
+    text: str
+    prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """How one LoRA update runs. The defaults are the corrected ("clean") inner loop; recipes override them.
+
+    `targets` is "all-linear", "default" (PEFT's default for the architecture: q and v for Qwen2 and Llama) or a
+    list of module names. `learning_rate` is the peak, `warmup` a fraction of all steps in [0, 1], `clip` the largest
+    gradient norm (0 turns clipping off). `loss_on` "completion" gives prompt tokens weight 0. `pad_to` tokens > 0
+    pads every sequence with end-of-sequence labels that count in the loss, up to the smaller of `pad_to` and the
+    model's context: what SEAL's code does with 2048. 0 leaves padding out of the loss and keeps one such label.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    rank: int = 32
+    alpha: float = 64.0
+    dropout: float = 0.0
+    targets: str | tuple[str, ...] = "all-linear"
+    epochs: int = 10
+    learning_rate: float = 1e-3
+    schedule: Schedule = "linear"
+    warmup: float = 0.0
+    batch_size: int = 1
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    loss_on: Literal["all", "completion"] = "all"
+    pad_to: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSettings:
+    """How self-edits are drawn: `edits` per task, softmax `temperature`, nucleus `top_p` in (0, 1], at most `max_tokens` tokens."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    edits: int = 5
+    temperature: float = 1.0
+    top_p: float = 0.95
+    max_tokens: int = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class ExamSettings:
+    """How an adapted model is examined: greedy answers of at most `max_tokens` tokens, marked by `grader`."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    grader: str = "exact"
+    max_tokens: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class OuterSettings:
+    """The outer loop: `rounds` of `tasks` passages, `repeats` inner loops (seeds) per edit, then `train` on what `algorithm` kept.
+
+    `learner` "writer" trains each inner adapter on top of the current writer (the paper), "base" on the untouched model.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    rounds: int = 2
+    tasks: int = 50
+    repeats: int = 1
+    learner: Literal["writer", "base"] = "writer"
+    algorithm: str = "rest_em"
+    select: Selection = "improves"
+    train: TrainSettings = TrainSettings(
+        rank=64, alpha=128.0, epochs=2, learning_rate=3e-4, batch_size=10, loss_on="completion"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SelfEdit:
+    """A parsed self-edit: the texts to train on, and the settings where the format lets the model choose them."""
+
+    task_id: str
+    sample: Sample | None
+    examples: tuple[Example, ...]
+    train: TrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Datum:
+    """One training sequence. `tokens`, `weights` [T]; weight 0 ignores a label, 1 imitates it, an advantage reinforces it.
+
+    `weights[t]` belongs to the prediction *of* `tokens[t]`, so `weights[0]` never counts. `logprobs` [T] are those of the
+    policy that drew the tokens, where an algorithm needs them.
+    """
+
+    tokens: tuple[int, ...]
+    weights: tuple[float, ...]
+    logprobs: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An immutable handle on a LoRA: `id` is derived from its content, `base` names the model and its revision,
+    `under` is the adapter it was trained on top of (None: the bare base)."""
+
+    id: str
+    base: str
+    under: Adapter | None
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """One adapter to train. `seed` fixes its initial weights and data order, whatever runs beside it.
+
+    `under`: a fresh adapter on top of this one, which stays frozen. `start`: continue this one. At most one of them.
+    """
+
+    data: tuple[Datum, ...]
+    settings: TrainSettings
+    seed: int
+    under: Adapter | None = None
+    start: Adapter | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A grader's mark in [0, 1]. `value` None means that it could not be measured; it is never averaged as 0."""
+
+    value: float | None
+    answer: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One inner loop, that is one (task, edit, seed): what was written, what it did, what it cost.
+
+    `reward` is the mean mark after the update, in [0, 1]; None where nothing could be measured. An edit of the model's that
+    cannot be used is a real 0 with `failure.stage` "parse". `cost` holds seconds by phase.
+    """
+
+    key: str
+    task_id: str
+    edit: int
+    repeat: int
+    seed: int
+    sample: Sample | None
+    adapter: str | None
+    before_Q: tuple[Score, ...]
+    after_Q: tuple[Score, ...]
+    reward: float | None
+    failure: Failure | None
+    cost: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """An edit with its repeats aggregated: what an algorithm sees. `reward` and `baseline` are mean marks in [0, 1] or None."""
+
+    sample: Sample
+    reward: float | None
+    baseline: float | None
+
+
+def mean_score(scores: Sequence[Score]) -> float | None:
+    """Average the measured marks; None where there is none."""
+    values = [s.value for s in scores if s.value is not None]
+    return fmean(values) if values else None
+
+
+def mean_measured(values: Sequence[float | None]) -> float | None:
+    """Average what was measured; None where nothing was."""
+    measured = [v for v in values if v is not None]
+    return fmean(measured) if measured else None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """An experiment: every knob has its one home here. Read from a recipe file by `config.load_recipe`.
+
+    `model` is "pup", a local path or a hub id; `domain` and `format` name what is learned and how the writer is asked;
+    `split_lines` makes every line of a self-edit a training sequence of its own. `eval_tasks` unseen tasks are examined
+    with `eval_repeats` seeds for each arm: "base" (no update), "passage" (the bare text), "rounds" (the writer's
+    self-edits before and after every round), and the controls "shuffled-reward" and "random-edits". `inner` is the
+    update that a self-edit causes, `outer.train` the one that makes the next writer. All of it runs for `seeds` seeds
+    from `seed` on.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    name: str = ""
+    model: str = "pup"
+    domain: str = "knowledge"
+    format: str = "rewrite"
+    split_lines: bool = True
+    seed: int = 0
+    seeds: int = 1
+    sample: SampleSettings = SampleSettings()
+    inner: TrainSettings = TrainSettings()
+    exam: ExamSettings = ExamSettings()
+    outer: OuterSettings = OuterSettings()
+    eval_tasks: int = 100
+    eval_repeats: int = 1
+    arms: tuple[str, ...] = ("base", "passage", "rounds")
+
+
+# What decides how much is run, or names things, and so has no part in one trial's result.
+NOT_IN_HASH = frozenset({"name", "model", "seeds", "arms", "eval_tasks", "eval_repeats", "outer.rounds"})
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """Digest what determines a trial's result, given its task, edit, seed and base: 12 hexadecimal digits.
+
+    Rounds, arms and the extent of the examination are left out, so that a finished run can be extended; so is the
+    model's name, since the base's own digest names the weights. 64 and 64.0 are the same value.
+    """
+    canonical = json.dumps(_determining(asdict(recipe)), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def _determining(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        keys = {name: f"{key}.{name}" if key else name for name in value}
+        return {name: _determining(value[name], path) for name, path in keys.items() if path not in NOT_IN_HASH}
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,242 @@
+"""A workspace: a folder in which a model lives with what it has learnt. What the command line and notebooks call.
+
+    .selfedit/
+      workspace.json        the model, and which adapter answers now
+      adapters/<id>/        PEFT folders, named by their content
+      runs/learn-<digest>/  the ledger of each lesson, so that a killed one goes on where it was
+
+    workspace = Workspace(Path(".selfedit"))
+    lesson = workspace.learn(read_folder(Path("notes")), load_recipe("clean"))
+    answer = workspace.ask("When was Belmora founded?")
+
+The gain of a lesson is honest: of each document's questions, every other one chooses among the candidate self-edits, and
+only the rest examines what was learnt. Without questions nothing is chosen and nothing is claimed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from selfedit.engine.base import AnswerJob, Backend, open_backend
+from selfedit.errors import InputError, RunError
+from selfedit.loop.inner import examine, seed_of
+from selfedit.loop.outer import Known, Lab, Wrote, write_and_try
+from selfedit.report.stats import Arm, Pair, compare, summarise
+from selfedit.runs import open_run, write_atomic
+from selfedit.sources.documents import Documents, read_folder, split_document
+from selfedit.tasks.exams import answer_prompt
+from selfedit.tasks.graders import load_grader
+from selfedit.tasks.knowledge import over_documents
+from selfedit.tasks.world import fresh_tasks
+from selfedit.types import Adapter, Example, Failure, Recipe, Task, TrainJob, Trial, mean_score, recipe_hash
+
+STAGE = "learn"
+Progress = Callable[[int, int], None]  # trials done, trials in all
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What learning a folder came to. `gain` is None with n = 0 where no question was left to examine with.
+
+    `n_unusable` edits of the model's could not be used, `n_failed` inner loops could not be measured.
+    """
+
+    adapter: Adapter
+    folder: Path
+    n_documents: int
+    n_edits: int
+    n_unusable: int
+    n_failed: int
+    before: Arm
+    after: Arm
+    gain: Pair
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What `workspace.json` holds: the model as it was named, the base that it was, the adapter that answers (None: none yet)."""
+
+    model: str
+    base: str
+    adapter: str | None
+
+
+class Workspace:
+    """A model and what it has learnt. Opening one loads the model."""
+
+    def __init__(self, folder: Path, model: str | None = None, device: str = "auto") -> None:
+        """Open `folder`, or begin one with `model` ("pup" if None).
+
+        Raises `RunError` if the folder belongs to another model and `ModelError` if the model cannot be used.
+        """
+        self.folder = folder
+        known = read_state(folder)
+        if known and model and model != known.model:
+            raise RunError(f"{folder} holds what {known.model!r} has learnt, not {model!r}; give another --workspace")
+        name = known.model if known else model or "pup"
+        self.engine: Backend = open_backend("local", name, device)
+        if known and known.base != self.engine.base:
+            raise RunError(f"{folder} was made with {known.base}, but {name!r} is now {self.engine.base}; give another --workspace")
+        self.state = known or State(name, self.engine.base, None)
+
+    def learn(self, documents: Documents, recipe: Recipe, progress: Progress | None = None) -> Lesson:
+        """Study documents: write candidate self-edits, choose, train one adapter on all that was chosen, examine, keep it.
+
+        What was learnt before stays underneath. Killed and called again, it goes on where it was. Raises `InputError` for a
+        document that cannot be cut to the model's context.
+        """
+        under = self._current()
+        pieces = [piece for task in documents.tasks for piece in self._cut(task, recipe)]
+        lab = _lab(pieces, recipe, self.engine)
+        run_folder = self.folder / "runs" / f"learn-{_digest(documents, recipe, self.state)}"
+        with open_run(run_folder, recipe, self.engine.base) as run:
+            trials: list[Trial] = []
+            known = Known(run.trials(), run.drawn())
+            for event in write_and_try(STAGE, pieces, lab, under, under, recipe.outer.repeats, recipe.sample, known):
+                match event:
+                    case Wrote(key, samples):
+                        run.save_samples(key, samples)
+                    case Trial():
+                        run.append(event)
+                        if progress:
+                            progress(len(run.trials()), len(pieces) * recipe.sample.edits * recipe.outer.repeats)
+            trials = list(run.trials().values())
+        adapter = self._train(pieces, trials, lab, recipe, under)
+        lesson = self._examine(documents, trials, lab, under, adapter)
+        self._keep(adapter)
+        return lesson
+
+    def ask(self, question: str, without: bool = False) -> str:
+        """Answer a question closed-book with what was learnt, or `without` it. Raises `RunError` if nothing was learnt yet."""
+        adapter = None if without else self._current()
+        if adapter is None and not without:
+            raise RunError(f"nothing has been learnt in {self.folder} yet; begin with `selfedit learn FOLDER`")
+        (answers,) = self.engine.answer([AnswerJob((answer_prompt(question),), adapter)])
+        if isinstance(answers, Failure):
+            raise InputError(f"the question cannot be answered: {answers.message}")
+        return answers[0]
+
+    def _current(self) -> Adapter | None:
+        return self.engine.load(self._path(self.state.adapter)) if self.state.adapter else None
+
+    def _path(self, adapter_id: str) -> Path:
+        return self.folder / "adapters" / adapter_id
+
+    def _cut(self, task: Task, recipe: Recipe) -> list[Task]:
+        """Cut a document so that a piece and a self-edit of its length fit into the context together.
+
+        Every piece is examined on the half of its document's questions that chooses.
+        """
+        choosing = task.questions[1::2]
+        budget = self.engine.context // 2
+
+        def fits(text: str) -> bool:
+            try:
+                return len(self.engine.encode([Example(text)], recipe.inner)[0].tokens) <= budget
+            except InputError:
+                return False
+
+        pieces = split_document(task.context, task.title, fits)
+        return [
+            Task(f"{task.id}#{i}", piece.title, piece.text, choosing, {"topic": task.title})
+            for i, piece in enumerate(pieces)
+        ]
+
+    def _train(
+        self, pieces: Sequence[Task], trials: Sequence[Trial], lab: Lab, recipe: Recipe, under: Adapter | None
+    ) -> Adapter:
+        examples = [example for task in pieces for example in _chosen(task, trials, lab)]
+        data = self.engine.encode(examples, recipe.inner)
+        (trained,) = self.engine.train([TrainJob(data, recipe.inner, seed_of(recipe.seed, STAGE), under=under)])
+        if isinstance(trained, Failure):
+            raise RunError(f"the update failed: {trained.message}; nothing was changed")
+        return trained
+
+    def _examine(
+        self, documents: Documents, trials: Sequence[Trial], lab: Lab, under: Adapter | None, adapter: Adapter
+    ) -> Lesson:
+        exams = [replace(task, questions=task.questions[::2]) for task in documents.tasks]
+        before, after = (self._exam(exams, lab, held) for held in (under, adapter))
+        return Lesson(
+            adapter=adapter,
+            folder=self._path(adapter.id),
+            n_documents=len(documents.tasks),
+            n_edits=len(trials),
+            n_unusable=sum(t.failure is not None and t.failure.kind == "BadEdit" for t in trials),
+            n_failed=sum(t.failure is not None and t.failure.kind != "BadEdit" for t in trials),
+            before=summarise("before", before),
+            after=summarise("after", after),
+            gain=compare("before", before, "after", after),
+        )
+
+    def _exam(self, tasks: Sequence[Task], lab: Lab, adapter: Adapter | None) -> list[Trial]:
+        marks = examine(tasks, [adapter] * len(tasks), lab.domain, lab.engine, lab.grade, lab.exam)
+        return [
+            Trial(f"exam/{task.id}", task.id, 0, 0, lab.seed, None, None, scores, scores, mean_score(scores), None)
+            for task, scores in zip(tasks, marks, strict=True)
+        ]
+
+    def _keep(self, adapter: Adapter) -> None:
+        """Write the adapter, then point to it: a kill in between leaves the old one answering."""
+        self.engine.export(adapter, self._path(adapter.id))
+        self.state = replace(self.state, adapter=adapter.id)
+        write_atomic(self.folder / "workspace.json", json.dumps(asdict(self.state), indent=2) + "\n")
+
+
+def read_documents(folder: Path) -> Documents:
+    """Read a folder of documents and questions. Raises `InputError` for what cannot be used."""
+    return read_folder(folder)
+
+
+def write_examples(folder: Path, n: int, seed: int) -> None:
+    """Write `n` documents of the embedded model's world, and `questions.jsonl`. Raises `InputError` if something is there."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{str(folder)!r} exists already; give a folder that is new or empty")
+    tasks = fresh_tasks("examples", n, seed)
+    names = [f"{task.title.lower().replace(' ', '-')}.md" for task in tasks]
+    rows = [
+        {"question": q.question, "answer": q.answer, "source": name}
+        for task, name in zip(tasks, names, strict=True)
+        for q in task.questions
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    for task, name in zip(tasks, names, strict=True):
+        write_atomic(folder / name, f"# {task.title}\n\n{task.context}\n")
+    write_atomic(folder / "questions.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_state(folder: Path) -> State | None:
+    """Read what a workspace folder says about itself; None if nothing is there yet."""
+    path = folder / "workspace.json"
+    if not path.exists():
+        return None
+    try:
+        return State(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{path} is damaged; restore it or give another --workspace") from error
+
+
+def _lab(pieces: Sequence[Task], recipe: Recipe, engine: Backend) -> Lab:
+    domain = over_documents(pieces, recipe.format, recipe.inner, recipe.split_lines)
+    return Lab(domain, engine, load_grader(recipe.exam.grader), recipe.sample, recipe.exam, recipe.seed)
+
+
+def _chosen(task: Task, trials: Sequence[Trial], lab: Lab) -> list[Example]:
+    """Return what to train on for one piece: the best candidate's examples, all candidates' where nothing could be measured,
+    the bare text where the model wrote nothing usable."""
+    own = [trial for trial in trials if trial.task_id == task.id and trial.sample and not trial.failure]
+    measured = [trial for trial in own if trial.reward is not None]
+    best = [max(measured, key=lambda trial: trial.reward or 0.0)] if measured else own
+    examples = [example for trial in best if trial.sample for example in lab.domain.parse(task, trial.sample).examples]
+    return examples or list(lab.domain.without_edit(task).examples)
+
+
+def _digest(documents: Documents, recipe: Recipe, state: State) -> str:
+    """Name a lesson by all that determines it: what is read, how, and what had been learnt before."""
+    plain = [asdict(task) for task in documents.tasks]
+    key = json.dumps([plain, recipe_hash(recipe), state.base, state.adapter], sort_keys=True)
+    return hashlib.sha256(key.encode()).hexdigest()[:12]
