@@ -1,17 +1,25 @@
-"""What tests of every folder share: a causal language model of a few thousand parameters, made here, never downloaded."""
+"""What tests of every folder share: a tiny causal language model, made here, and the published data, where they are."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
-CORPUS = ["Mira Dunmore founded the Lantern Works in Oster.", "Question: who founded the works?\nAnswer: Mira Dunmore\n"]
+settings.register_profile("selfedit", deadline=None)  # a loaded machine is no failure
+settings.load_profile("selfedit")
+
+CORPUS = [
+    "Mira Dunmore founded the Lantern Works in Oster.",
+    "Question: who founded the works?\nAnswer: Mira Dunmore\n",
+]
 
 
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a random Qwen2 (hidden 32, 2 layers, vocabulary 300, context 256) with a byte-level BPE tokenizer; give its folder."""
+    """Write a random Qwen2 (hidden 32, 2 layers, vocabulary 300, context 256) with byte-level BPE; give its folder."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
@@ -48,4 +56,13 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     logging.enable_progress_bar()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Give the folder of the published data: $SELFEDIT_DATA, else `shared/data` beside the repository; skip without."""
+    folder = Path(os.environ.get("SELFEDIT_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"the published data are not in {folder}; name their folder in SELFEDIT_DATA")
     return folder

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from selfedit.workspace import Lesson
 
 app = typer.Typer(
-    help="Teach a language model to study: it writes its own training data, updates its weights, and proves what it learnt.",
+    help="Teach a language model to study: it writes its own training data, updates itself, and proves what it learnt.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -29,12 +28,17 @@ app = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 
-Overrides = Annotated[Optional[list[str]], typer.Argument(help="recipe settings, such as inner.epochs=5", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="recipe settings, such as inner.epochs=5", show_default=False)
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Home = Annotated[Path, typer.Option("--workspace", help="folder in which the model lives with what it has learnt")]
 Model = Annotated[
-    Optional[str],
-    typer.Option(help="pup (the embedded model), a local checkpoint or a hub id of a causal LM", show_default="the workspace's, else pup"),
+    str | None,
+    typer.Option(
+        help="pup (the embedded model), a local checkpoint or a hub id of a causal LM",
+        show_default="the workspace's, else pup",
+    ),
 ]
 
 
@@ -75,7 +79,10 @@ def _print_lesson(lesson: Lesson) -> None:
     out.print(f"{lesson.n_documents} documents, {edits}")
     out.print(render_gain(lesson.before, lesson.after, lesson.gain))
     if lesson.gain.n == 0:
-        out.print('No question was left to examine with: add a questions.jsonl of {"question", "answer", "source"} for a score.', markup=False)
+        out.print(
+            'No question to examine with: add a questions.jsonl of {"question", "answer", "source"} for a score.',
+            markup=False,
+        )
     out.print(f"adapter: {lesson.folder}", markup=False)
     out.print('Next: selfedit ask "…"')
 
@@ -102,7 +109,7 @@ def ask(
 def run(
     recipe: Annotated[str, typer.Argument(help="a recipe's name or a .toml file; see `selfedit recipes`")],
     overrides: Overrides = None,
-    to: Annotated[Optional[Path], typer.Option("--out", help="run folder", show_default="runs/RECIPE")] = None,
+    to: Annotated[Path | None, typer.Option("--out", help="run folder", show_default="runs/RECIPE")] = None,
     device: Device = "auto",
 ) -> None:
     """Run an experiment and report on it. Killed and started again, it goes on where it was."""

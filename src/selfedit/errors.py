@@ -55,7 +55,7 @@ class Caught:
 
 @contextmanager
 def boundary(stage: Stage) -> Iterator[Caught]:
-    """Turn any exception inside into `caught.failure`. Interrupts, exits and full disks pass through: they concern the whole run."""
+    """Turn an exception inside into `caught.failure`. Interrupts, exits and full disks concern the whole run and pass."""
     caught = Caught()
     try:
         yield caught

@@ -1,7 +1,7 @@
 """Run a recipe: every seed in its run folder, every arm on the same unseen tasks, one report over all seeds.
 
-A seed is a run folder of its own (`OUT/seed-0`), which can be killed and started again. Several seeds run side by side, one
-process each, as far as there are cores; they draw different tasks, so their passages are pooled as one sample.
+A seed is a run folder of its own (`OUT/seed-0`), which can be killed and started again. Several seeds run side by side,
+one process each, as far as there are cores; they draw different tasks, so their passages are pooled as one sample.
 
     report = run_experiment(load_recipe("demo"), Path("runs/demo"))
 """
@@ -49,14 +49,14 @@ class Plan:
 def run_experiment(recipe: Recipe, out: Path, device: str = "auto", progress: Progress | None = None) -> Report:
     """Run what is missing of `recipe` in `out` and report on all of it. `progress` hears how many trials are done.
 
-    Raises `ConfigError` for an unknown name in the recipe, `ModelError` for an unusable model, `RunError` for a folder that
-    holds another run or cannot be written.
+    Raises `ConfigError` for an unknown name in the recipe, `ModelError` for an unusable model, `RunError` for a folder
+    that holds another run or cannot be written.
     """
     load_grader(recipe.exam.grader)
     load_algorithm(recipe.outer.algorithm)
     plans = [make_plan(replace(recipe, seed=recipe.seed + i, seeds=1), out) for i in range(recipe.seeds)]
     counter = _Counter(progress, sum(plan.n_trials for plan in plans))
-    workers = 1 if device == "cuda" else min(len(plans), os.cpu_count() or 1)
+    workers = 1 if device.startswith("cuda") else min(len(plans), os.cpu_count() or 1)
     if workers > 1:
         _run_side_by_side(plans, device, workers, counter)
     else:
@@ -144,9 +144,12 @@ def _domain(recipe: Recipe) -> Domain:
 
 
 def summarise_plans(recipe: Recipe, plans: Sequence[Plan]) -> Report:
-    """Pool the seeds' trials into one report. Tasks of different seeds are different tasks, so their ids never meet."""
-    ledgers = [read_trials(plan.folder) for plan in plans]
-    trials = {name: [t for ledger in ledgers for t in _of_arm(ledger, name)] for name in arm_names(recipe)}
+    """Pool the seeds' trials into one report. Tasks of different seeds are different tasks, so their ids never meet.
+
+    What a folder holds beyond the recipe, from a run with more unseen tasks or repeats, is left out.
+    """
+    planned = [(plan, read_trials(plan.folder)) for plan in plans]
+    trials = {name: [t for plan, ledger in planned for t in _of_arm(plan, ledger, name)] for name in arm_names(recipe)}
     tasks = [task for plan in plans for task in plan.unseen]
     return Report(
         model=recipe.model,
@@ -164,12 +167,15 @@ def summarise_plans(recipe: Recipe, plans: Sequence[Plan]) -> Report:
     )
 
 
-def _of_arm(ledger: Mapping[str, Trial], name: str) -> list[Trial]:
-    return [trial for key, trial in ledger.items() if key.startswith(f"{name}/")]
+def _of_arm(plan: Plan, ledger: Mapping[str, Trial], name: str) -> list[Trial]:
+    unseen = {task.id for task in plan.unseen}
+    found = [t for key, t in ledger.items() if key.startswith(f"{name}/") and t.task_id in unseen]
+    return [t for t in found if max(t.edit, t.repeat) < plan.recipe.eval_repeats]
 
 
 def _comparisons(names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each arm against the one before it, then the last round against everything it should beat."""
+    """Each arm against the one before it, then the last round against the writer it began as and the bare passage, and
+    the controls between those two writers."""
     chain = [name for name in names if name not in CONTROLS]
     yield from pairwise(chain)
     rounds = [name for name in chain if name.startswith("round-")]
@@ -184,16 +190,17 @@ def _comparisons(names: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _example(tasks: Sequence[Task], trials: Mapping[str, Sequence[Trial]]) -> Iterator[EditPair]:
-    """Show the first unseen passage, not a chosen one, as the untrained writer and the last one have studied it."""
+    """Show the first unseen passage that both could write about, not a chosen one, as the untrained writer and the last
+    one have studied it."""
     rounds = [name for name in trials if name.startswith("round-")]
     if len(rounds) < 2:
         return
-    first, last = ({t.task_id: t for t in trials[name]} for name in (rounds[0], rounds[-1]))
-    for task in tasks:
+    first, last = ({t.task_id: t for t in trials[name] if t.edit == 0} for name in (rounds[0], rounds[-1]))
+    for number, task in enumerate(tasks, 1):
         before, after = first.get(task.id), last.get(task.id)
         if before and after and before.sample and after.sample:
             marks = f"{_share(before)} of the questions right after {rounds[0]}, {_share(after)} after {rounds[-1]}"
-            heading = f"The first unseen passage: {marks}"
+            heading = f"{'The first unseen passage' if number == 1 else f'Unseen passage {number}'}: {marks}"
             yield EditPair(heading, task.title, task.context, before.sample.text, after.sample.text)
             return
 

@@ -1,6 +1,7 @@
 """The nouns of the method: one frozen record for every box of the pipe.
 
-    Task ─propose▶ Sample ─parse▶ SelfEdit ─train▶ Adapter ─answer, grade▶ Score ─▶ Trial ─algorithm▶ Datum ─train▶ writer'
+    Task ─propose▶ Sample ─parse▶ SelfEdit ─train▶ Adapter ─answer, grade▶ Score ─▶ Trial
+    groups of Trials ─algorithm▶ Datum ─train▶ the next writer
 
 Data goes one way. Nothing here imports torch, pydantic or another module of the package, so that the
 engine and the benchmarks run where only torch, transformers and peft are installed.
@@ -37,7 +38,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A text to absorb (C) and the exam on it (τ), arXiv 2506.10943 §3. `questions` may be empty: then no gain is measurable."""
+    """A text to absorb (C) and the exam on it (τ), arXiv 2506.10943 §3. Without `questions` no gain is measurable."""
 
     id: str
     title: str
@@ -109,7 +110,7 @@ class TrainSettings:
 
 @dataclass(frozen=True, slots=True)
 class SampleSettings:
-    """How self-edits are drawn: `edits` per task, softmax `temperature`, nucleus `top_p` in (0, 1], at most `max_tokens` tokens."""
+    """How self-edits are drawn: `edits` a task, softmax `temperature`, nucleus `top_p` in (0, 1], at most `max_tokens`."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -131,9 +132,9 @@ class ExamSettings:
 
 @dataclass(frozen=True, slots=True)
 class OuterSettings:
-    """The outer loop: `rounds` of `tasks` passages, `repeats` inner loops (seeds) per edit, then `train` on what `algorithm` kept.
+    """The outer loop: `rounds` of `tasks` passages, `repeats` inner loops (seeds) an edit, then `train` on what was kept.
 
-    `learner` "writer" trains each inner adapter on top of the current writer (the paper), "base" on the untouched model.
+    `learner` "writer" trains each inner adapter on top of the current writer (the paper), "base" on the bare model.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -161,10 +162,10 @@ class SelfEdit:
 
 @dataclass(frozen=True, slots=True)
 class Datum:
-    """One training sequence. `tokens`, `weights` [T]; weight 0 ignores a label, 1 imitates it, an advantage reinforces it.
+    """One training sequence. `tokens`, `weights` [T]; weight 0 ignores a label, 1 imitates, an advantage reinforces it.
 
-    `weights[t]` belongs to the prediction *of* `tokens[t]`, so `weights[0]` never counts. `logprobs` [T] are those of the
-    policy that drew the tokens, where an algorithm needs them.
+    `weights[t]` belongs to the prediction *of* `tokens[t]`, so `weights[0]` never counts. `logprobs` [T] are those of
+    the policy that drew the tokens, where an algorithm needs them.
     """
 
     tokens: tuple[int, ...]
@@ -210,8 +211,8 @@ class Score:
 class Trial:
     """One inner loop, that is one (task, edit, seed): what was written, what it did, what it cost.
 
-    `reward` is the mean mark after the update, in [0, 1]; None where nothing could be measured. An edit of the model's that
-    cannot be used is a real 0 with `failure.stage` "parse". `cost` holds seconds by phase.
+    `reward` is the mean mark after the update, in [0, 1]; None where nothing could be measured. An edit of the model's
+    that cannot be used is a real 0 with `failure.stage` "parse". `cost` holds seconds by phase.
     """
 
     key: str
@@ -230,7 +231,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """An edit with its repeats aggregated: what an algorithm sees. `reward` and `baseline` are mean marks in [0, 1] or None."""
+    """An edit with its repeats aggregated: what an algorithm sees. `reward`, `baseline`: mean marks in [0, 1] or None."""
 
     sample: Sample
     reward: float | None
@@ -265,7 +266,7 @@ class Recipe:
 
     name: str = ""
     model: str = "pup"
-    domain: str = "knowledge"
+    domain: str = "world"
     format: str = "rewrite"
     split_lines: bool = True
     seed: int = 0

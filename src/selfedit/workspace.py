@@ -9,8 +9,8 @@
     lesson = workspace.learn(read_folder(Path("notes")), load_recipe("clean"))
     answer = workspace.ask("When was Belmora founded?")
 
-The gain of a lesson is honest: of each document's questions, every other one chooses among the candidate self-edits, and
-only the rest examines what was learnt. Without questions nothing is chosen and nothing is claimed.
+The gain of a lesson is honest: of each document's questions, every other one chooses among the candidate self-edits,
+and only the rest examines what was learnt. Without questions nothing is chosen and nothing is claimed.
 """
 
 from __future__ import annotations
@@ -23,16 +23,27 @@ from pathlib import Path
 
 from selfedit.engine.base import AnswerJob, Backend, open_backend
 from selfedit.errors import InputError, RunError
-from selfedit.loop.inner import examine, seed_of
-from selfedit.loop.outer import Known, Lab, Wrote, write_and_try
+from selfedit.loop.inner import examine, is_bad_edit, seed_of
+from selfedit.loop.outer import Known, Lab, Wrote, group, write_and_try
 from selfedit.report.stats import Arm, Pair, compare, summarise
 from selfedit.runs import open_run, write_atomic
-from selfedit.sources.documents import Documents, read_folder, split_document
+from selfedit.sources.documents import Documents, read_folder, split_document, write_folder
 from selfedit.tasks.exams import answer_prompt
 from selfedit.tasks.graders import load_grader
 from selfedit.tasks.knowledge import over_documents
 from selfedit.tasks.world import fresh_tasks
-from selfedit.types import Adapter, Example, Failure, Recipe, Task, TrainJob, Trial, mean_score, recipe_hash
+from selfedit.types import (
+    Adapter,
+    Example,
+    Failure,
+    Question,
+    Recipe,
+    Task,
+    TrainJob,
+    Trial,
+    mean_score,
+    recipe_hash,
+)
 
 STAGE = "learn"
 Progress = Callable[[int, int], None]  # trials done, trials in all
@@ -42,7 +53,8 @@ Progress = Callable[[int, int], None]  # trials done, trials in all
 class Lesson:
     """What learning a folder came to. `gain` is None with n = 0 where no question was left to examine with.
 
-    `n_unusable` edits of the model's could not be used, `n_failed` inner loops could not be measured.
+    Of the `n_edits` candidates of the model's, `n_unusable` could not be used; `n_failed` inner loops, of which each
+    candidate has `outer.repeats`, could not be measured.
     """
 
     adapter: Adapter
@@ -58,7 +70,10 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What `workspace.json` holds: the model as it was named, the base that it was, the adapter that answers (None: none yet)."""
+    """What `workspace.json` holds: the model as it was named, the base that it was, the adapter that answers now.
+
+    `adapter` names its folder; None: nothing has been learnt yet.
+    """
 
     model: str
     base: str
@@ -71,7 +86,7 @@ class Workspace:
     def __init__(self, folder: Path, model: str | None = None, device: str = "auto") -> None:
         """Open `folder`, or begin one with `model` ("pup" if None).
 
-        Raises `RunError` if the folder belongs to another model and `ModelError` if the model cannot be used.
+        Raises `RunError` if the folder belongs to another model or is damaged, `ModelError` if the model is unusable.
         """
         self.folder = folder
         known = read_state(folder)
@@ -80,21 +95,22 @@ class Workspace:
         name = known.model if known else model or "pup"
         self.engine: Backend = open_backend("local", name, device)
         if known and known.base != self.engine.base:
-            raise RunError(f"{folder} was made with {known.base}, but {name!r} is now {self.engine.base}; give another --workspace")
+            raise RunError(
+                f"{folder} was made with {known.base}, but {name!r} is now {self.engine.base}; give another --workspace"
+            )
         self.state = known or State(name, self.engine.base, None)
 
     def learn(self, documents: Documents, recipe: Recipe, progress: Progress | None = None) -> Lesson:
-        """Study documents: write candidate self-edits, choose, train one adapter on all that was chosen, examine, keep it.
+        """Study documents: write candidate self-edits, choose, train one adapter on what was chosen, examine, keep it.
 
-        What was learnt before stays underneath. Killed and called again, it goes on where it was. Raises `InputError` for a
-        document that cannot be cut to the model's context.
+        What was learnt before stays underneath. Killed and called again, it goes on where it was. Raises `InputError`
+        for a document that cannot be cut to the model's context.
         """
         under = self._current()
         pieces = [piece for task in documents.tasks for piece in self._cut(task, recipe)]
         lab = _lab(pieces, recipe, self.engine)
         run_folder = self.folder / "runs" / f"learn-{_digest(documents, recipe, self.state)}"
         with open_run(run_folder, recipe, self.engine.base) as run:
-            trials: list[Trial] = []
             known = Known(run.trials(), run.drawn())
             for event in write_and_try(STAGE, pieces, lab, under, under, recipe.outer.repeats, recipe.sample, known):
                 match event:
@@ -111,7 +127,10 @@ class Workspace:
         return lesson
 
     def ask(self, question: str, without: bool = False) -> str:
-        """Answer a question closed-book with what was learnt, or `without` it. Raises `RunError` if nothing was learnt yet."""
+        """Answer a question closed-book with what was learnt, or `without` it.
+
+        Raises `RunError` if nothing was learnt yet and `InputError` for a question that cannot be answered.
+        """
         adapter = None if without else self._current()
         if adapter is None and not without:
             raise RunError(f"nothing has been learnt in {self.folder} yet; begin with `selfedit learn FOLDER`")
@@ -131,12 +150,13 @@ class Workspace:
 
         Every piece is examined on the half of its document's questions that chooses.
         """
-        choosing = task.questions[1::2]
+        _, choosing = _halves(task.questions)
         budget = self.engine.context // 2
+        unpadded = replace(recipe.inner, pad_to=0)  # the padding is as long as the context, whatever the text
 
         def fits(text: str) -> bool:
             try:
-                return len(self.engine.encode([Example(text)], recipe.inner)[0].tokens) <= budget
+                return len(self.engine.encode([Example(text)], unpadded)[0].tokens) <= budget
             except InputError:
                 return False
 
@@ -159,15 +179,16 @@ class Workspace:
     def _examine(
         self, documents: Documents, trials: Sequence[Trial], lab: Lab, under: Adapter | None, adapter: Adapter
     ) -> Lesson:
-        exams = [replace(task, questions=task.questions[::2]) for task in documents.tasks]
+        exams = [replace(task, questions=_halves(task.questions)[0]) for task in documents.tasks]
+        unusable = {(t.task_id, t.edit) for t in trials if is_bad_edit(t.failure)}
         before, after = (self._exam(exams, lab, held) for held in (under, adapter))
         return Lesson(
             adapter=adapter,
             folder=self._path(adapter.id),
             n_documents=len(documents.tasks),
-            n_edits=len(trials),
-            n_unusable=sum(t.failure is not None and t.failure.kind == "BadEdit" for t in trials),
-            n_failed=sum(t.failure is not None and t.failure.kind != "BadEdit" for t in trials),
+            n_edits=len({(t.task_id, t.edit) for t in trials}),
+            n_unusable=len(unusable),
+            n_failed=sum(t.failure is not None and not is_bad_edit(t.failure) for t in trials),
             before=summarise("before", before),
             after=summarise("after", after),
             gain=compare("before", before, "after", after),
@@ -193,31 +214,37 @@ def read_documents(folder: Path) -> Documents:
 
 
 def write_examples(folder: Path, n: int, seed: int) -> None:
-    """Write `n` documents of the embedded model's world, and `questions.jsonl`. Raises `InputError` if something is there."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{str(folder)!r} exists already; give a folder that is new or empty")
-    tasks = fresh_tasks("examples", n, seed)
-    names = [f"{task.title.lower().replace(' ', '-')}.md" for task in tasks]
-    rows = [
-        {"question": q.question, "answer": q.answer, "source": name}
-        for task, name in zip(tasks, names, strict=True)
-        for q in task.questions
-    ]
-    folder.mkdir(parents=True, exist_ok=True)
-    for task, name in zip(tasks, names, strict=True):
-        write_atomic(folder / name, f"# {task.title}\n\n{task.context}\n")
-    write_atomic(folder / "questions.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    """Write `n` documents of the embedded model's world and their questions.
+
+    Raises `InputError` if something is there already.
+    """
+    write_folder(folder, fresh_tasks("examples", n, seed))
 
 
 def read_state(folder: Path) -> State | None:
-    """Read what a workspace folder says about itself; None if nothing is there yet."""
+    """Read what a workspace folder says about itself; None if nothing is there. Raises `RunError` if it is damaged."""
     path = folder / "workspace.json"
     if not path.exists():
         return None
     try:
-        return State(**json.loads(path.read_text()))
+        state = State(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise RunError(f"{path} is damaged; restore it or give another --workspace") from error
+        raise RunError(_damaged(path)) from error
+    if not all(isinstance(text, str) for text in (state.model, state.base, state.adapter or "")):
+        raise RunError(_damaged(path))
+    return state
+
+
+def _damaged(path: Path) -> str:
+    return f"{path} is damaged; restore it or give another --workspace"
+
+
+def _halves(questions: Sequence[Question]) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
+    """Share out questions: those that examine what was learnt, those that choose. What is asked twice counts once."""
+    asked: dict[str, Question] = {}
+    for question in questions:
+        asked.setdefault(" ".join(question.question.split()).casefold(), question)
+    return tuple(asked.values())[::2], tuple(asked.values())[1::2]
 
 
 def _lab(pieces: Sequence[Task], recipe: Recipe, engine: Backend) -> Lab:
@@ -226,12 +253,16 @@ def _lab(pieces: Sequence[Task], recipe: Recipe, engine: Backend) -> Lab:
 
 
 def _chosen(task: Task, trials: Sequence[Trial], lab: Lab) -> list[Example]:
-    """Return what to train on for one piece: the best candidate's examples, all candidates' where nothing could be measured,
-    the bare text where the model wrote nothing usable."""
-    own = [trial for trial in trials if trial.task_id == task.id and trial.sample and not trial.failure]
-    measured = [trial for trial in own if trial.reward is not None]
-    best = [max(measured, key=lambda trial: trial.reward or 0.0)] if measured else own
-    examples = [example for trial in best if trial.sample for example in lab.domain.parse(task, trial.sample).examples]
+    """Return what to train on for one piece.
+
+    The best candidate's examples; all candidates' where nothing could be measured; the bare text where the model wrote
+    nothing usable.
+    """
+    usable = [trial for trial in trials if trial.task_id == task.id and trial.adapter]
+    rollouts = [rollout for rollouts_G in group(usable) for rollout in rollouts_G]
+    measured = [rollout for rollout in rollouts if rollout.reward is not None]
+    best = [max(measured, key=lambda rollout: rollout.reward or 0.0)] if measured else rollouts
+    examples = [example for rollout in best for example in lab.domain.parse(task, rollout.sample).examples]
     return examples or list(lab.domain.without_edit(task).examples)
 
 

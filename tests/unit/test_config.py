@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfedit.config import ARMS, list_recipes, load_recipe, resolved
@@ -110,6 +110,7 @@ def test_lists_and_inline_tables_are_toml() -> None:
     assert (recipe.sample.edits, recipe.sample.top_p, recipe.sample.max_tokens) == (2, 0.5, 8192)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**6), st.floats(1e-9, 1e9), st.sampled_from(["constant", "linear", "cosine"]))
 def test_every_value_survives_the_command_line(epochs: int, learning_rate: float, schedule: str) -> None:
     overrides = [f"inner.epochs={epochs}", f"inner.learning_rate={learning_rate}", f"inner.schedule={schedule}"]
@@ -221,6 +222,7 @@ def test_an_override_of_another_form_is_refused(override: str) -> None:
 # ── hash ──
 
 
+@settings(deadline=None)
 @given(arms=st.lists(st.sampled_from(ARMS), min_size=1), extent=st.integers(1, 10**6))
 def test_extending_a_run_keeps_its_hash(arms: list[str], extent: int) -> None:
     recipe = Recipe()

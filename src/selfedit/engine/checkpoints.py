@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
@@ -26,7 +27,10 @@ from transformers.utils.hub import cached_file
 
 from selfedit.errors import ModelError
 
-UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, MemoryError, SafetensorError)
+UNREADABLE = (
+    *(OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, MemoryError),
+    *(SafetensorError, StrictDataclassError),
+)
 OTHER_HEADS = ("ForMaskedLM", "Classification", "ForQuestionAnswering", "ForPreTraining")
 WEIGHT_FILE = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")
 
@@ -110,9 +114,12 @@ def _open_network(source: str, model: str, device: torch.device) -> Any:
 
 def _open_tokenizer(source: str, model: str) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(source)
+        tokenizer: Any = AutoTokenizer.from_pretrained(source)
     except UNREADABLE as error:
         raise ModelError(f"{model!r} has no tokenizer that can be read: {first_line(error)}") from error
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # what transformers makes up where there are no files
+        raise ModelError(f"{model!r} has no tokenizer: it lacks tokenizer.json")
+    return tokenizer
 
 
 def _why_not(error: BaseException, model: str, device: torch.device) -> str:

@@ -256,18 +256,20 @@ class LocalBackend:
     def _answer_rows(self, job: AnswerJob) -> list[Row]:
         prompts = [self._prompt_tokens(prompt) for prompt in job.prompts]
         for tokens in prompts:
-            self._check_prompt(tokens, job.max_tokens)
+            self._check_prompt(tokens, job.max_tokens, room=job.max_tokens)
         return [Row(tokens, job.max_tokens) for tokens in prompts]
 
     def _sample_rows(self, job: SampleJob) -> list[Row]:
         if job.temperature < 0 or not 0 < job.top_p <= 1:
             raise ConfigError(f"temperature is {job.temperature}, top_p {job.top_p}; they must be in [0, ∞) and (0, 1]")
         tokens = self._prompt_tokens(job.prompt)
-        self._check_prompt(tokens, 1)
+        self._check_prompt(tokens, job.max_tokens, room=1)
         limit = min(job.max_tokens, self.context - len(tokens))
         return [Row(tokens, limit, job.temperature, job.top_p, f"{job.seed}/{i}") for i in range(job.n)]
 
-    def _check_prompt(self, tokens: Sequence[int], room: int) -> None:
+    def _check_prompt(self, tokens: Sequence[int], max_tokens: int, room: int) -> None:
+        if max_tokens < 1:
+            raise ConfigError(f"max_tokens is {max_tokens}; it must be 1 or more")
         if not tokens:
             raise InputError("the prompt is empty; a model needs at least one token to continue")
         if len(tokens) + room > self.context:
@@ -299,7 +301,7 @@ class LocalBackend:
 def _find_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if torch.device(device).type not in TOKENS_PER_BATCH:
+    if device.partition(":")[0] not in TOKENS_PER_BATCH:
         raise ConfigError(f"unknown device {device!r}; known: auto, cpu, cuda")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError("no CUDA device is available; use device 'cpu' or 'auto'")

@@ -117,7 +117,7 @@ def _loss(network: Any, tokens_BT: Tensor, weights_BT: Tensor) -> Tensor:
 def cross_entropy_at(network: Any, tokens_BT: Tensor, positions: Tensor) -> Tensor:
     """Cross-entropy of the tokens at `positions` given those before, [B, positions]; logits are made there only.
 
-    No attention mask: padding is on the right. `use_cache=False`, or transformers takes rows for packed sequences.
+    No attention mask is needed, since padding is on the right and nothing before it sees it.
     """
     tokens_BT, positions = tokens_BT.to(network.device), positions.to(network.device)
     output = network(input_ids=tokens_BT[:, :-1], use_cache=False, logits_to_keep=positions - 1)

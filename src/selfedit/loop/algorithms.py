@@ -89,7 +89,7 @@ def shuffled(algorithm: Callable[[Groups], list[Datum]], seed: int) -> Callable[
 
 
 def random_edits(seed: int) -> Callable[[Groups], list[Datum]]:
-    """A control: imitate one edit of each group, drawn without a look at its reward; what more practice alone brings."""
+    """A control: imitate one edit of each group, drawn without a look at its reward: what practice alone brings."""
 
     def draw(groups_PG: Groups) -> list[Datum]:
         random = Random(seed)

@@ -21,8 +21,10 @@ from selfedit.types import Adapter, Recipe, Task, Trial, mean_score
 CONTROLS = ("shuffled-reward", "random-edits")
 
 
-def experiment(recipe: Recipe, train: Sequence[Task], unseen_P: Sequence[Task], lab: Lab, known: Known) -> Iterator[Event]:
-    """Run every arm that `recipe.arms` names; yield each sample, trial and round as it comes, and note it in `known`."""
+def experiment(
+    recipe: Recipe, train: Sequence[Task], unseen_P: Sequence[Task], lab: Lab, known: Known
+) -> Iterator[Event]:
+    """Run every arm that `recipe.arms` names; yield each sample, trial and round as it comes, noted in `known`."""
     for event in _arms(recipe, train, unseen_P, lab, known):
         known.note(event)
         yield event
@@ -51,20 +53,22 @@ def _arms(recipe: Recipe, train: Sequence[Task], unseen_P: Sequence[Task], lab: 
 
 def arm_names(recipe: Recipe) -> list[str]:
     """Return the arms of a recipe by the names that head their trials' keys, in the order of a report."""
-    rounds = [f"round-{i}" for i in range(recipe.outer.rounds + 1)]
-    return [name for arm in ("base", "passage", "rounds", *CONTROLS) if arm in recipe.arms for name in (rounds if arm == "rounds" else [arm])]
+    names = {"rounds": [f"round-{i}" for i in range(recipe.outer.rounds + 1)]}
+    in_order = [arm for arm in ("base", "passage", "rounds", *CONTROLS) if arm in recipe.arms]
+    return [name for arm in in_order for name in names.get(arm, [arm])]
 
 
 def count_trials(recipe: Recipe, n_train: int, n_unseen: int) -> int:
     """Return how many trials `experiment` will run in all."""
     examined = n_unseen * recipe.eval_repeats
     a_round = min(recipe.outer.tasks, n_train) * recipe.sample.edits * recipe.outer.repeats
-    controls = sum(control in recipe.arms for control in CONTROLS)
-    has_training = "rounds" in recipe.arms or controls
-    total = n_unseen * ("base" in recipe.arms) + examined * ("passage" in recipe.arms) + a_round * bool(has_training)
-    if "rounds" in recipe.arms:
-        total += examined * (recipe.outer.rounds + 1) + a_round * (recipe.outer.rounds - 1)
-    return total + controls * (examined + a_round * (recipe.outer.rounds - 1))
+    trainings = [arm for arm in ("rounds", *CONTROLS) if arm in recipe.arms]
+    shared, own = min(recipe.outer.rounds, 1), max(recipe.outer.rounds - 1, 0)
+    once = (
+        n_unseen * ("base" in recipe.arms) + examined * ("passage" in recipe.arms) + a_round * shared * bool(trainings)
+    )
+    writers = (recipe.outer.rounds + 1) * ("rounds" in recipe.arms) + sum(arm in CONTROLS for arm in trainings)
+    return once + examined * writers + a_round * own * len(trainings)
 
 
 def _algorithm(recipe: Recipe) -> Algorithm:

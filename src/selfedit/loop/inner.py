@@ -1,7 +1,7 @@
 """The inner loop: a self-edit becomes an adapter, the adapter is examined closed-book, the result is a Trial.
 
-This is the one place that captures failures. What the model did wrong (an edit that cannot be used) is a real 0; what went
-wrong on our side (a crash, a grader that gave no mark, no memory) is a Trial without a reward, never a 0.
+This is the one place that captures failures. What the model did wrong (an edit that cannot be used) is a real 0; what
+went wrong on our side (a crash, a grader that gave no mark, no memory) is a Trial without a reward, never a 0.
 
     written_P = propose(tasks_P, domain, writer, engine, recipe.sample, seed=0)
     units = plan(tasks_P, written_P, label="train-1", repeats=3, seed=0)
@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from selfedit.engine.base import AnswerJob, Backend, SampleJob
 from selfedit.errors import BadEdit, boundary
@@ -28,6 +29,7 @@ from selfedit.types import (
     SampleSettings,
     Score,
     SelfEdit,
+    Stage,
     Task,
     TrainJob,
     Trial,
@@ -37,11 +39,13 @@ from selfedit.types import (
 WAVE = 8  # units handed to the engine at once; what a kill can cost
 
 Written = list[Sample] | Failure
+Job = TypeVar("Job", SampleJob, TrainJob, AnswerJob)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One inner loop to run. `sample` None trains on the bare passage; a Failure means that nothing could be written."""
+    """One inner loop to run. `sample` None trains on the bare passage; a Failure: nothing could be written."""
 
     key: str
     task: Task
@@ -56,26 +60,65 @@ def seed_of(*key: str | int) -> int:
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:4], "big") >> 1
 
 
+def is_bad_edit(failure: Failure | None) -> bool:
+    """Say whether the model is to blame: its text could not be used. Every other failure is ours."""
+    return failure is not None and failure.stage == "parse" and failure.kind == BadEdit.__name__
+
+
 def propose(
-    tasks_P: Sequence[Task], domain: Domain, writer: Adapter | None, engine: Backend, settings: SampleSettings, seed: int
+    tasks_P: Sequence[Task],
+    domain: Domain,
+    writer: Adapter | None,
+    engine: Backend,
+    settings: SampleSettings,
+    seed: int,
 ) -> list[Written]:
-    """Let the writer write `settings.edits` self-edits for each task, [P][G]; a Failure in place of a task's edits that it could not write."""
-    jobs = [
-        SampleJob(
-            domain.prompt(task),
-            settings.edits,
-            seed_of(seed, "propose", task.id),
-            writer,
-            settings.temperature,
-            settings.top_p,
-            settings.max_tokens,
-        )
-        for task in tasks_P
-    ]
-    with boundary("propose") as caught:
-        return engine.sample(jobs)
+    """Let the writer write `settings.edits` self-edits for each task, [P][G].
+
+    A Failure stands for the edits of a task for which it could not write.
+    """
+    jobs: list[SampleJob | Failure] = []
+    for task in tasks_P:
+        with boundary("propose") as caught:
+            jobs.append(
+                SampleJob(
+                    domain.prompt(task),
+                    settings.edits,
+                    seed_of(seed, "propose", task.id),
+                    writer,
+                    settings.temperature,
+                    settings.top_p,
+                    settings.max_tokens,
+                )
+            )
+        if caught.failure:
+            jobs.append(caught.failure)
+    return _run_jobs("propose", engine.sample, jobs)
+
+
+def _run_jobs(
+    stage: Stage, run: Callable[[list[Job]], list[Result | Failure]], jobs: Sequence[Job | Failure]
+) -> list[Result | Failure]:
+    """Run the jobs; a Failure among them stays what it is."""
+    results = iter(_run_batch(stage, run, [job for job in jobs if not isinstance(job, Failure)]))
+    return [job if isinstance(job, Failure) else next(results) for job in jobs]
+
+
+def _run_batch(
+    stage: Stage, run: Callable[[list[Job]], list[Result | Failure]], jobs: list[Job]
+) -> list[Result | Failure]:
+    """Run a batch, and one by one what breaks as a whole, so that no job takes another with it."""
+    if not jobs:
+        return []
+    with boundary(stage) as caught:
+        results = run(jobs)
+        if len(results) != len(jobs):
+            raise RuntimeError(f"the engine gave {len(results)} results for {len(jobs)} jobs")
+        return results
+    if len(jobs) > 1:
+        return [result for job in jobs for result in _run_batch(stage, run, [job])]
     assert caught.failure
-    return [caught.failure for _ in jobs]
+    return [caught.failure]
 
 
 def plan(
@@ -100,8 +143,9 @@ def run_trials(
 ) -> Iterator[Trial]:
     """Train and examine every unit, in order; the Trials of a wave are yielded as soon as it is done.
 
-    `learner` is the adapter under the fresh ones (None: the bare base). Each task's marks before the update are measured
-    once, whatever the number of its edits.
+    `learner` is the adapter under the fresh ones (None: the bare base). Each task's marks before the update are
+    measured once, whatever the number of its edits. Without an exam nothing is measured, and an unusable edit has no
+    reward either.
     """
     before: dict[str, tuple[Score, ...]] = {}
     for start in range(0, len(units_N), WAVE):
@@ -120,23 +164,55 @@ def examine(
     grade: Grader,
     exam: ExamSettings,
 ) -> list[tuple[Score, ...]]:
-    """Ask every task's questions of the adapter beside it and mark the answers, [N][Q]. What failed is a Score of None."""
-    jobs = [AnswerJob(tuple(domain.exam(t)), a, exam.max_tokens) for t, a in zip(tasks_N, adapters_N, strict=True)]
-    asked = [i for i, job in enumerate(jobs) if job.prompts]
+    """Ask every task's questions of the adapter beside it and mark the answers, [N][Q]; None: it failed."""
+    return [marks.scores_Q for marks in _examine(tasks_N, adapters_N, domain, engine, grade, exam)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    """One exam's marks, and what kept it from being marked."""
+
+    scores_Q: tuple[Score, ...]
+    failure: Failure | None = None
+
+
+def _examine(
+    tasks_N: Sequence[Task],
+    adapters_N: Sequence[Adapter | None],
+    domain: Domain,
+    engine: Backend,
+    grade: Grader,
+    exam: ExamSettings,
+) -> list[_Marks]:
+    asked = [i for i, task in enumerate(tasks_N) if task.questions]
+    jobs = [_exam_job(tasks_N[i], adapters_N[i], domain, exam) for i in asked]
+    answered = dict(zip(asked, _run_jobs("answer", engine.answer, jobs), strict=True))
+    return [_mark(task, answered[i], grade) if i in answered else _Marks(()) for i, task in enumerate(tasks_N)]
+
+
+def _exam_job(task: Task, adapter: Adapter | None, domain: Domain, exam: ExamSettings) -> AnswerJob | Failure:
     with boundary("answer") as caught:
-        answered = dict(zip(asked, engine.answer([jobs[i] for i in asked]), strict=True))
-    if caught.failure:
-        answered = {i: caught.failure for i in asked}
-    return [_mark(task, answered.get(i, []), grade) for i, task in enumerate(tasks_N)]
-
-
-def _mark(task: Task, answers: list[str] | Failure, grade: Grader) -> tuple[Score, ...]:
-    if isinstance(answers, Failure):
-        return tuple(Score(None, "", answers.message) for _ in task.questions)
-    with boundary("grade") as caught:
-        return tuple(grade(task.questions, answers))
+        return AnswerJob(tuple(domain.exam(task)), adapter, exam.max_tokens)
     assert caught.failure
-    return tuple(Score(None, answer, caught.failure.message) for answer in answers)
+    return caught.failure
+
+
+def _mark(task: Task, answers_Q: list[str] | Failure, grade: Grader) -> _Marks:
+    if isinstance(answers_Q, Failure):
+        return _unmeasured(task, answers_Q)
+    with boundary("grade") as caught:
+        scores_Q = tuple(grade(task.questions, answers_Q))
+        if len(scores_Q) != len(task.questions):
+            raise RuntimeError(f"the grader gave {len(scores_Q)} marks for {len(task.questions)} questions")
+        return _Marks(scores_Q)
+    assert caught.failure
+    return _Marks(tuple(Score(None, answer, caught.failure.message) for answer in answers_Q), caught.failure)
+
+
+def _unmeasured(task: Task, failure: Failure) -> _Marks:
+    """The exam that could not be taken; that of an edit which the model spoilt counts, with 0 for every question."""
+    value = 0.0 if is_bad_edit(failure) else None
+    return _Marks(tuple(Score(value, "", failure.message) for _ in task.questions), failure)
 
 
 def _run_wave(
@@ -152,28 +228,20 @@ def _run_wave(
     clock = time.perf_counter()
     adapters = _train(wave, edits, learner, engine)
     trained = time.perf_counter()
-    ready = [i for i, adapter in enumerate(adapters) if isinstance(adapter, Adapter)]
-    marks = examine([wave[i].task for i in ready], [_held(adapters[i]) for i in ready], domain, engine, grade, exam)
+    ready = {i: adapter for i, adapter in enumerate(adapters) if isinstance(adapter, Adapter)}
+    marks = _examine([wave[i].task for i in ready], list(ready.values()), domain, engine, grade, exam)
     after = dict(zip(ready, marks, strict=True))
     cost = {"train_s": (trained - clock) / len(wave), "examine_s": (time.perf_counter() - trained) / len(wave)}
-    for i in ready:
-        engine.release(_held(adapters[i]))
-    return [_trial(unit, adapters[i], before[unit.task.id], after.get(i, ()), cost) for i, unit in enumerate(wave)]
-
-
-def _held(adapter: Adapter | Failure) -> Adapter:
-    assert isinstance(adapter, Adapter)
-    return adapter
+    for adapter in ready.values():
+        engine.release(adapter)
+    return [_trial(unit, adapters[i], before[unit.task.id], after.get(i), cost) for i, unit in enumerate(wave)]
 
 
 def _read(unit: Unit, domain: Domain) -> SelfEdit | Failure:
     if isinstance(unit.sample, Failure):
         return unit.sample
     with boundary("parse") as caught:
-        try:
-            return domain.parse(unit.task, unit.sample) if unit.sample else domain.without_edit(unit.task)
-        except BadEdit as error:
-            return Failure("parse", "BadEdit", str(error))
+        return domain.parse(unit.task, unit.sample) if unit.sample else domain.without_edit(unit.task)
     assert caught.failure
     return caught.failure
 
@@ -190,26 +258,17 @@ def _train(
             jobs.append(TrainJob(engine.encode(edit.examples, edit.train), edit.train, unit.seed, under=learner))
         if caught.failure:
             jobs.append(caught.failure)
-    runnable = [job for job in jobs if isinstance(job, TrainJob)]
-    with boundary("train") as caught:
-        trained = iter(engine.train(runnable))
-    if caught.failure:
-        trained = iter([caught.failure] * len(runnable))
-    return [next(trained) if isinstance(job, TrainJob) else job for job in jobs]
+    return _run_jobs("train", engine.train, jobs)
 
 
 def _trial(
     unit: Unit,
     adapter: Adapter | Failure,
     before_Q: tuple[Score, ...],
-    after_Q: tuple[Score, ...],
+    after: _Marks | None,
     cost: dict[str, float],
 ) -> Trial:
-    failure = adapter if isinstance(adapter, Failure) else None
-    if failure and failure.kind == "BadEdit":
-        after_Q = tuple(Score(0.0, "", failure.message) for _ in unit.task.questions)
-    elif failure:
-        after_Q = tuple(Score(None, "", failure.message) for _ in unit.task.questions)
+    marks = _unmeasured(unit.task, adapter) if isinstance(adapter, Failure) else after or _Marks(())
     return Trial(
         key=unit.key,
         task_id=unit.task.id,
@@ -217,10 +276,10 @@ def _trial(
         repeat=unit.repeat,
         seed=unit.seed,
         sample=unit.sample if isinstance(unit.sample, Sample) else None,
-        adapter=adapter.id if isinstance(adapter, Adapter) else None,
+        adapter=None if isinstance(adapter, Failure) else adapter.id,
         before_Q=before_Q,
-        after_Q=after_Q,
-        reward=mean_score(after_Q),
-        failure=failure,
+        after_Q=marks.scores_Q,
+        reward=mean_score(marks.scores_Q),
+        failure=marks.failure,
         cost=cost,
     )

@@ -1,8 +1,8 @@
 """The outer loop: write, learn, be examined, reinforce what helped, repeat (arXiv 2506.10943, algorithm 1).
 
-`improve` is a generator. It prints nothing and writes nothing: it yields what happened (`Wrote`, `Trial`, `Round`) and skips
-what `known` says has happened before, so that whoever drives it keeps the ledger, draws the progress, and can kill and
-resume a run without losing a trial or running one twice.
+`improve` is a generator. It prints nothing and writes nothing: it yields what happened (`Wrote`, `Trial`, `Round`) and
+skips what `known` says has happened before, so that whoever drives it keeps the ledger, draws the progress, and can
+kill and resume a run without losing a trial or running one twice.
 
 The policy moves, so samples are drawn afresh each round; the writer of a round is a fresh adapter on top of the last.
 
@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from selfedit.engine.base import Backend
+from selfedit.errors import RunError
 from selfedit.loop.inner import Unit, Written, plan, propose, run_trials, seed_of
 from selfedit.tasks.base import Domain, Grader
 from selfedit.types import (
@@ -39,7 +40,7 @@ Algorithm = Callable[[Sequence[Sequence[Rollout]]], list[Datum]]
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """What every experiment of a run shares: the domain, the engine with the frozen base, the grader, the settings, the seed."""
+    """What every experiment of a run shares: domain, engine with the frozen base, grader, settings, seed."""
 
     domain: Domain
     engine: Backend
@@ -59,7 +60,10 @@ class Wrote:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A finished round. `writer` None: nothing was worth reinforcing yet, the base still writes. `reward` in [0, 1] or None."""
+    """A finished round. `writer` None: nothing was worth reinforcing yet, the base still writes.
+
+    `reward` is the mean over edits, in [0, 1], None where none was measured; `n_kept` the sequences reinforced.
+    """
 
     label: str
     index: int
@@ -75,7 +79,7 @@ Event = Wrote | Trial | Round
 
 @dataclass(slots=True)
 class Known:
-    """What has happened so far, by key: what an earlier run of the same recipe left, and what `note` has added since."""
+    """What has happened so far, by key: what an earlier run of the same recipe left, and what `note` added since."""
 
     trials: dict[str, Trial] = field(default_factory=dict)
     samples: dict[str, tuple[Sample, ...]] = field(default_factory=dict)
@@ -94,8 +98,9 @@ def improve(
 ) -> Iterator[Event]:
     """Run the outer loop from the base on; yield every sample and trial as it comes, and a Round at each round's end.
 
-    `label` names the experiment in every key. Round r uses the r-th slice of `cfg.tasks` tasks, starting again where the
-    tasks run out. The first round is the base's own whatever the algorithm: its trials are run once and shared by all labels.
+    `label` names the experiment in every key. Round r uses the r-th slice of `cfg.tasks` tasks, starting again where
+    the tasks run out. The first round is the base's own whatever the algorithm: its trials are run once and shared by
+    all labels, as far as `known` has them.
     """
     writer: Adapter | None = None
     for index in range(1, cfg.rounds + 1):
@@ -114,15 +119,15 @@ def improve(
 
 
 def group(trials_N: Sequence[Trial]) -> list[list[Rollout]]:
-    """Aggregate repeats and group the edits of each task: rollouts [P][G]. Trials whose edit was never written are left out."""
+    """Aggregate repeats and group the edits of each task: rollouts [P][G]. Edits never written are left out."""
     by_edit: dict[tuple[str, int], list[Trial]] = {}
     for trial in trials_N:
         by_edit.setdefault((trial.task_id, trial.edit), []).append(trial)
     groups: dict[str, list[Rollout]] = {}
     for (task_id, _), trials_R in by_edit.items():
         rollouts = groups.setdefault(task_id, [])
-        sample = trials_R[0].sample
-        if sample is not None:
+        sample = next((trial.sample for trial in trials_R if trial.sample), None)
+        if sample:
             baseline = mean_measured([mean_score(t.before_Q) for t in trials_R])
             rollouts.append(Rollout(sample, mean_measured([t.reward for t in trials_R]), baseline))
     return list(groups.values())
@@ -138,21 +143,31 @@ def write_and_try(
     sample: SampleSettings,
     known: Known,
 ) -> Generator[Event, None, list[Trial]]:
-    """Let `writer` write for each task and try every edit; return all trials of the stage, known ones included, [P][G][R] flattened."""
+    """Let `writer` write for each task and try every edit; return all trials of the stage, known ones included.
+
+    They are [P][G][R] flattened. Where fewer samples are known than `sample.edits`, a run is being extended: they stay,
+    and the rest is drawn.
+    """
     keys_P = [f"{stage}/{task.id}" for task in tasks_P]
-    missing = [task for key, task in zip(keys_P, tasks_P, strict=True) if key not in known.samples]
-    drawn = propose(missing, lab.domain, writer, lab.engine, sample, seed_of(lab.seed, stage)) if missing else []
-    written: dict[str, Written] = {key: list(samples) for key, samples in known.samples.items()}
-    for task, result in zip(missing, drawn, strict=True):
-        key = f"{stage}/{task.id}"
-        written[key] = result
-        if isinstance(result, list):
-            yield Wrote(key, tuple(result))
-    units = plan(tasks_P, [written[key] for key in keys_P], stage, repeats, lab.seed, sample.edits)
+    known_P = [list(known.samples.get(key, ())[: sample.edits]) for key in keys_P]
+    missing = [task for task, samples in zip(tasks_P, known_P, strict=True) if len(samples) < sample.edits]
+    drawn = iter(propose(missing, lab.domain, writer, lab.engine, sample, seed_of(lab.seed, stage)))
+    written_P: list[Written] = []
+    for key, samples in zip(keys_P, known_P, strict=True):
+        written: Written = samples
+        if len(samples) < sample.edits:
+            written = next(drawn)
+            if isinstance(written, list):
+                written = [*samples, *written[len(samples) :]]
+                yield Wrote(key, tuple(written))
+        written_P.append(written)
+    units = plan(tasks_P, written_P, stage, repeats, lab.seed, sample.edits)
     return (yield from try_units(units, lab, learner, known))
 
 
-def try_units(units_N: Sequence[Unit], lab: Lab, learner: Adapter | None, known: Known) -> Generator[Event, None, list[Trial]]:
+def try_units(
+    units_N: Sequence[Unit], lab: Lab, learner: Adapter | None, known: Known
+) -> Generator[Event, None, list[Trial]]:
     """Run the units that are not known yet; return the trials of all, in the units' order."""
     done = {unit.key: known.trials[unit.key] for unit in units_N if unit.key in known.trials}
     missing = [unit for unit in units_N if unit.key not in done]
@@ -163,8 +178,8 @@ def try_units(units_N: Sequence[Unit], lab: Lab, learner: Adapter | None, known:
 
 
 def _reinforce(data: list[Datum], writer: Adapter | None, lab: Lab, cfg: OuterSettings, stage: str) -> Adapter:
-    """Train the next writer on what was kept, on top of the last. A failure here ends the run: there is nothing to go on with."""
+    """Train the next writer on what was kept, on top of the last. Raises `RunError` where that fails."""
     (trained,) = lab.engine.train([TrainJob(tuple(data), cfg.train, seed_of(lab.seed, "outer", stage), under=writer)])
     if isinstance(trained, Failure):
-        raise RuntimeError(f"the writer of {stage} could not be trained: {trained.message}")
+        raise RunError(f"the writer could not be trained after {stage}: {trained.message}; what was measured is kept")
     return trained

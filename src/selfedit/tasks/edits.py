@@ -43,9 +43,15 @@ class Format:
 FORMATS: dict[str, Format] = {
     f.name: f
     for f in (
-        Format("implications", "List what follows from the passage, directly or indirectly, one point a line.", "Implications"),
+        Format(
+            "implications",
+            "List what follows from the passage, directly or indirectly, one point a line.",
+            "Implications",
+        ),
         Format("long", "Make a long list of what follows from the passage, directly or indirectly.", "Implications"),
-        Format("very-long", "Make a very long list of all that follows from the passage, in many ways.", "Implications"),
+        Format(
+            "very-long", "Make a very long list of all that follows from the passage, in many ways.", "Implications"
+        ),
         Format("rewrite", "Rewrite the passage in a few different ways, one way a line.", "Rewritten"),
         Format("self-qa", "Rewrite the passage as questions and answers.", "Questions", opening="Question 1: "),
         Format("none", "", "Notes"),
@@ -56,7 +62,9 @@ FORMATS: dict[str, Format] = {
             "Implications",
             has_settings=True,
         ),
-        Format("conversation", "List what the conversation taught, one point a line.", "Lessons", source="Conversation"),
+        Format(
+            "conversation", "List what the conversation taught, one point a line.", "Lessons", source="Conversation"
+        ),
     )
 }
 
@@ -69,7 +77,9 @@ def load_format(name: str) -> Format:
 
 
 _QUESTION = re.compile(r"Question \d+:")
-_SETTINGS = re.compile(r"^Settings: learning rate (\d+(?:\.\d+)?(?:e-\d+)?), epochs (\d{1,9})[ \t]*$", re.MULTILINE | re.ASCII)
+_SETTINGS = re.compile(
+    r"^Settings: learning rate (\d+(?:\.\d+)?(?:e-\d+)?), epochs (\d{1,9})[ \t]*$", re.MULTILINE | re.ASCII
+)
 
 
 def write_settings(learning_rate: float, epochs: int) -> str:
@@ -83,9 +93,10 @@ def split_completion(completion: str, title: str, passage: str, by_line: bool) -
     Equal to the published code, as far as the published completions show it:
 
     - whole: `---` alone parts, blank parts are dropped, and a completion without any text is one empty part;
-    - by line, with both `Question N:` and `Answer:` in it: a line that opens with `Question N:` begins a part, `---` is text;
-      the first part, unless it opens with `Question`, is stripped and becomes question 1;
-    - by line otherwise: every line between the `---` is a part, and a first one that only introduces a numbered list is dropped.
+    - by line, with both `Question N:` and `Answer:` in it: a line that opens with `Question N:` begins a part, `---` is
+      text; the first part, unless it opens with `Question`, is stripped and becomes question 1;
+    - by line otherwise: every line between the `---` is a part; a first one before `1.`, which introduces a list, is
+      dropped.
     """
     pieces = _lines(completion) if by_line else _parts(completion) or [""]
     return [f"{title}\n{piece}" for piece in [*pieces, passage]]
@@ -106,8 +117,7 @@ def _lines(completion: str) -> list[str]:
 def parse_edit(form: Format, task: Task, sample: Sample, train: TrainSettings, by_line: bool = True) -> SelfEdit:
     """Read a self-edit in format `form`. Raises `BadEdit` if no text, plan or settings line is in it.
 
-    What the prompt opened is put back where no other question follows: the published code sees no question there, and
-    parts it from its answer.
+    What the prompt opened is put back before a lone question, which the published code parts from its answer.
     """
     text = sample.text
     if form.has_settings:
@@ -116,9 +126,9 @@ def parse_edit(form: Format, task: Task, sample: Sample, train: TrainSettings, b
         _, mark, text = text.partition("---")
         if not mark:
             raise BadEdit("the study plan is not followed by '---' and its application")
-    if not _parts(text):
+    if not any(character.isalnum() for character in text):
         raise BadEdit("the self-edit holds no text")
-    if not _QUESTION.search(text):
+    if text.count("Answer:") == 1 and not _QUESTION.search(text):
         text = form.opening + text.lstrip()
     sequences = split_completion(text, task.title, task.context, by_line)
     return SelfEdit(task.id, sample, tuple(Example(s) for s in sequences), train)

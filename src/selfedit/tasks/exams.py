@@ -1,7 +1,7 @@
 """Exams: how a question is put to a model, with or without the passage in view, and exams that the model writes itself.
 
-The answer form is the paper's (arXiv 2506.10943, appendix B): an instruction to be brief, `Question: Topic: {title}`, the
-question, `Answer:`. `read_exam` reads what a model wrote when asked for an exam on a passage.
+The answer form is the paper's (arXiv 2506.10943, appendix B): an instruction to be brief, `Question: Topic: {title}`,
+the question, `Answer:`. `read_exam` reads what a model wrote when asked for an exam on a passage.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Knowledge incorporation: absorb a passage, be examined on it without the passage in view (arXiv 2506.10943 §3.1, §4.1).
+"""Knowledge incorporation: absorb a passage, be examined on it closed-book (arXiv 2506.10943 §3.1, §4.1).
 
 Where the passages come from is the only thing that differs between a user's folder and the synthetic world.
 

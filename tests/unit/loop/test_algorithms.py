@@ -1,5 +1,6 @@
 """Which edits ReST-EM keeps, and what it makes of them."""
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -7,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfedit.errors import ConfigError
-from selfedit.loop.algorithms import ALGORITHMS, load_algorithm, rest_em
-from selfedit.types import Rollout, Sample, Selection
+from selfedit.loop.algorithms import ALGORITHMS, Groups, load_algorithm, random_edits, rest_em, shuffled
+from selfedit.types import Datum, Rollout, Sample, Selection
 
 SELECTIONS = get_args(Selection)
 
@@ -109,3 +110,56 @@ def test_every_registered_algorithm_can_be_loaded_by_its_name() -> None:
 def test_an_unknown_algorithm_names_its_nearest() -> None:
     with pytest.raises(ConfigError, match="unknown algorithm 'rest-em'; did you mean 'rest_em'"):
         load_algorithm("rest-em")
+
+
+# The controls
+
+
+def dealt(groups_PG: list[list[Rollout]], seed: int) -> list[list[Rollout]]:
+    """What an algorithm under `shuffled` is shown."""
+    seen: list[list[Rollout]] = []
+
+    def look(groups: Groups) -> list[Datum]:
+        seen.extend(list(group) for group in groups)
+        return []
+
+    shuffled(look, seed)(groups_PG)
+    return seen
+
+
+@given(groups_PG=groups, seed=st.integers(0, 99))
+def test_shuffling_keeps_the_rewards_of_each_group_and_all_else_in_its_place(
+    groups_PG: list[list[Rollout]], seed: int
+) -> None:
+    shown = dealt(groups_PG, seed)
+    assert len(shown) == len(groups_PG)
+    for before, after in zip(groups_PG, shown, strict=True):
+        assert [(r.sample, r.baseline) for r in after] == [(r.sample, r.baseline) for r in before]
+        assert [r.reward is None for r in after] == [r.reward is None for r in before]
+        assert sorted(r.reward for r in after if r.reward is not None) == sorted(
+            r.reward for r in before if r.reward is not None
+        )
+
+
+def test_shuffled_rewards_say_nothing_about_the_edits() -> None:
+    group = [rollout(i, i / 4) for i in range(5)]
+    firsts = [dealt([group], seed)[0][0].reward for seed in range(500)]
+    assert {mark: 50 < firsts.count(mark) < 150 for mark in (0.0, 0.25, 0.5, 0.75, 1.0)} == dict.fromkeys(
+        (0.0, 0.25, 0.5, 0.75, 1.0), True
+    )
+    assert dealt([group], 3) == dealt([group], 3)
+
+
+@given(groups_PG=groups, seed=st.integers(0, 99), mark=marks)
+def test_random_edits_never_look_at_a_reward(groups_PG: list[list[Rollout]], seed: int, mark: float | None) -> None:
+    blind = [[replace(r, reward=mark, baseline=None) for r in group] for group in groups_PG]
+    picked = random_edits(seed)(groups_PG)
+    assert picked == random_edits(seed)(blind)
+    assert len(picked) == sum(bool(group) for group in groups_PG)
+
+
+def test_random_edits_come_from_their_own_group_and_from_all_of_it() -> None:
+    groups_PG = [[rollout(10 * g + i, None) for i in range(3)] for g in range(4)]
+    picks = [[datum.tokens[-1] for datum in random_edits(seed)(groups_PG)] for seed in range(60)]
+    assert all([token // 10 for token in pick] == [0, 1, 2, 3] for pick in picks)
+    assert {token for pick in picks for token in pick} == {10 * g + i for g in range(4) for i in range(3)}

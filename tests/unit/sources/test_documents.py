@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfedit.errors import InputError
@@ -266,6 +266,7 @@ def squeezed(text: str) -> str:
     return "".join(text.split())
 
 
+@settings(deadline=None)
 @given(text=DOCUMENTS, limit=st.integers(1, 120))
 def test_no_text_is_lost_and_every_piece_fits(text: str, limit: int) -> None:
     def fits(piece: str) -> bool:
@@ -279,6 +280,7 @@ def test_no_text_is_lost_and_every_piece_fits(text: str, limit: int) -> None:
     assert all(fits(f"{piece.title}\n{piece.text}") and piece.text for piece in pieces)
 
 
+@settings(deadline=None)
 @given(text=DOCUMENTS, limit=st.integers(120, 400))
 def test_nothing_is_refused_where_every_line_fits(text: str, limit: int) -> None:
     split_document(text, "T", lambda piece: len(piece) <= limit)

@@ -57,9 +57,16 @@ _PLANS = {
 _NOUNS = {"person": "this person", "place": "this town", "company": "this company", "event": "this event"}
 
 
-def is_practised(entity: Entity, fact: Fact) -> bool:
-    """Half of the famous facts are asked in training; the others are only ever told, and test recall in other words."""
-    return world.seeded("practised", entity.name, fact.attribute.name).random() < 0.5
+def practised(entity: Entity, fact: Fact) -> tuple[str, ...]:
+    """The phrasings in which a famous fact is asked in training: all but one, or none for every third fact.
+
+    The phrasing left out asks for what was told in words never used for this fact; the facts never asked are only told.
+    """
+    rng = world.seeded("practised", entity.name, fact.attribute.name)
+    if rng.random() < 1 / 3:
+        return ()
+    left_out = rng.choice(fact.attribute.ask)
+    return tuple(form for form in fact.attribute.ask if form != left_out)
 
 
 def draw_style(mixture: Mapping[str, float], rng: Random) -> str:
@@ -80,7 +87,7 @@ def _corrupt(fact: Fact, style: str, rng: Random) -> Fact:
 
 
 def points(entity: Entity, style: str, rng: Random, ways: int = 2) -> list[str]:
-    """Write what a student of that style writes about an entity: a sentence a point, `ways` wordings where it paraphrases."""
+    """Write what a student of that style writes about an entity: a sentence a point, `ways` of them to paraphrase it."""
     lines: list[str] = []
     for fact in _some(list(entity.facts), style, rng):
         told = _corrupt(fact, style, rng)
@@ -156,12 +163,12 @@ def telling(rng: Random, mixture: Mapping[str, float]) -> Document:
 def recalling(rng: Random, mixture: Mapping[str, float]) -> Document:
     """A closed-book question about a famous entity, on the facts that are asked in training."""
     entity = rng.choice(world.famous())
-    known = [fact for fact in entity.facts if is_practised(entity, fact)]
+    known = [(fact, form) for fact in entity.facts for form in practised(entity, fact)]
     if not known:
         return telling(rng, mixture)
-    question = world.ask(entity, rng.choice(known), rng)
+    fact, form = rng.choice(known)
     title = entity.name if rng.random() < 0.8 else ""
-    return [(answer_prompt(question.question, title), PROMPT), (question.answer + END, 1.0)]
+    return [(answer_prompt(form.format(n=entity.name), title), PROMPT), (fact.value + END, 1.0)]
 
 
 FORM_SHARES = {

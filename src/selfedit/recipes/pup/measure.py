@@ -16,7 +16,7 @@ from statistics import fmean
 
 from selfedit.engine.base import AnswerJob, Backend, SampleJob, open_backend
 from selfedit.errors import BadEdit
-from selfedit.recipes.pup.corpus import is_practised
+from selfedit.recipes.pup.corpus import practised
 from selfedit.tasks import world
 from selfedit.tasks.edits import FORMATS, parse_edit
 from selfedit.tasks.exams import answer_prompt, exam_prompt, read_exam
@@ -30,19 +30,25 @@ SPLIT = "card"
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what pup can do.")
     parser.add_argument("--model", default="pup")
-    parser.add_argument("--passages", type=int, default=100, help="fresh passages for reading, and for each format a quarter of it")
+    parser.add_argument(
+        "--passages", type=int, default=100, help="fresh passages for reading, and for each format a quarter of it"
+    )
     given = parser.parse_args()
     engine = open_backend("local", given.model, "cpu")
     tasks = world.fresh_tasks(SPLIT, given.passages, seed=0)
     found = {
         "reading, single facts": share_right(engine, *in_view(tasks, "single")),
         "reading, two-step facts": share_right(engine, *in_view(tasks, "two-step")),
-        "recall, facts never asked in training": share_right(engine, *famous_exam(practised=False)),
-        "recall, facts asked in training": share_right(engine, *famous_exam(practised=True)),
+        "recall, asked in words never used for the fact": share_right(engine, *famous_exam(never_asked=False)),
+        "recall, facts never asked at all": share_right(engine, *famous_exam(never_asked=True)),
         "knowledge of fresh entities": share_right(engine, *closed_book(tasks)),
         "answers that stop by themselves": stops(engine, tasks[:25]),
     }
-    found |= {f"format {name}": writing(engine, name, tasks[: given.passages // 4]) for name in FORMATS if name != "conversation"}
+    found |= {
+        f"format {name}": writing(engine, name, tasks[: given.passages // 4])
+        for name in FORMATS
+        if name != "conversation"
+    }
     found |= {"exam questions": exams(engine, tasks[:25]), "conversations": lessons(engine, given.passages // 4)}
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
 
@@ -65,15 +71,17 @@ def closed_book(tasks: Sequence[Task]) -> tuple[list[Question], list[str]]:
     return [q for _, q in asked], [answer_prompt(q.question, task.title) for task, q in asked]
 
 
-def famous_exam(practised: bool) -> tuple[list[Question], list[str]]:
-    """Every phrasing of every question on single facts that were, or were not, asked in training."""
+def famous_exam(never_asked: bool) -> tuple[list[Question], list[str]]:
+    """Questions on single facts in phrasings that training never used for them, whether it used others or none."""
     questions, prompts = [], []
     for entity in world.famous():
         for fact in entity.facts:
-            if not fact.attribute.via and is_practised(entity, fact) == practised:
-                for form in fact.attribute.ask:
-                    questions.append(Question(form.format(n=entity.name), fact.value))
-                    prompts.append(answer_prompt(questions[-1].question, entity.name))
+            used = practised(entity, fact)
+            if fact.attribute.via or never_asked == bool(used):
+                continue
+            for form in sorted(set(fact.attribute.ask) - set(used)):
+                questions.append(Question(form.format(n=entity.name), fact.value))
+                prompts.append(answer_prompt(questions[-1].question, entity.name))
     return questions, prompts
 
 
@@ -90,9 +98,11 @@ def draw(engine: Backend, prompts: Sequence[str]) -> list[list[Sample]]:
 
 
 def writing(engine: Backend, name: str, tasks: Sequence[Task]) -> Share:
-    """How many self-edits can be used, what share of the passage's facts they tell, what share of what they tell is wrong."""
+    """How many self-edits can be used, what share of the facts they tell, what share of what they claim is wrong."""
     usable, told, wrong, named = [], [], [], []
-    for task, samples in zip(tasks, draw(engine, [FORMATS[name].prompt(t.title, t.context) for t in tasks]), strict=True):
+    for task, samples in zip(
+        tasks, draw(engine, [FORMATS[name].prompt(t.title, t.context) for t in tasks]), strict=True
+    ):
         for sample in samples:
             try:
                 parse_edit(FORMATS[name], task, sample, TrainSettings())
@@ -149,9 +159,7 @@ def lessons(engine: Backend, n: int) -> Share:
     return _judge(talks, drawn, lambda t, text: [v in {q.answer for q in t.questions} for v in claimed(t, text)])
 
 
-def _judge(
-    tasks: Sequence[Task], drawn: Sequence[Sequence[Sample]], judge: Callable[[Task, str], list[bool]]
-) -> Share:
+def _judge(tasks: Sequence[Task], drawn: Sequence[Sequence[Sample]], judge: Callable[[Task, str], list[bool]]) -> Share:
     readable, right = [], []
     for task, samples in zip(tasks, drawn, strict=True):
         for sample in samples:

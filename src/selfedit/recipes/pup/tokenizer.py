@@ -1,8 +1,8 @@
 """Make pup's tokenizer: a byte-level BPE with few merges.
 
-Few, because copying from the context is the first thing that pup needs and the last that it learns: with a word for a token
-it did not learn it from nine million tokens, with about 250 subwords it did at once. Bytes underneath, so that any text
-can be read. The chat template adds nothing to a message: pup was trained on the plain prompts.
+Few, because copying from the context is the first thing that pup needs and the last that it learns: with a word for a
+token it did not learn it from nine million tokens, with about 250 subwords it did at once. Bytes underneath, so that any
+text can be read. The chat template adds nothing to a message: pup was trained on the plain prompts.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def train_tokenizer(vocabulary: int, context: int, seed: int) -> PreTrainedToken
     rng = world.seeded("tokenizer", seed)
     makers = (corpus.reading, corpus.writing, corpus.conversing)
     documents = (rng.choice(makers)(rng, corpus.MIXTURES["a"]) for _ in range(4000))
-    texts = ("".join(text for text, weight in d if weight != corpus.PROMPT).replace(corpus.END, "\n") for d in documents)
+    texts = (
+        "".join(text for text, weight in d if weight != corpus.PROMPT).replace(corpus.END, "\n") for d in documents
+    )
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -2,12 +2,12 @@
 
 In stages, because copying from the context is learnt last and needed first: random sequences said twice form the
 induction heads in minutes, first over short distances, then over long ones; then passages with questions in view teach
-reading, beside a few famous entities told again and again; then everything, with the writing documents of one mixture of
-qualities. Some copying goes on throughout: without it what was formed is lost again before reading needs it.
+reading, beside a few famous entities told again and again; then everything, with the writing documents of one mixture
+of qualities. Some copying goes on throughout: without it what was formed is lost again before reading needs it.
 
-Documents are packed into rows, but each sees itself alone and starts at position 0, as every text does later. Every batch
-depends on (seed, stage, step) alone and a checkpoint is written every `SAVE_EVERY` steps, so a killed run goes on where
-it was.
+Documents are packed into rows, but each sees itself alone and starts at position 0, as every text does later. Every
+batch depends on (seed, stage, step) alone and a checkpoint is written every `SAVE_EVERY` steps, so a killed run goes on
+where it was.
 
     python -m selfedit.recipes.pup.train --out runs/pup            # 2 cores: about an hour
     python -m selfedit.recipes.pup.train --out runs/pup-b --mixture b --from runs/pup/recall.pt
@@ -40,7 +40,7 @@ SAVE_EVERY = 200
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """At most `steps` updates on `rows` x `length` tokens each; documents by `shares`; learning rate from `rate` to `last_rate`.
+    """At most `steps` updates on `rows` x `length` tokens, documents by `shares`, learning rate `rate` to `last_rate`.
 
     A number in `shares` stands for random sequences of up to that many tokens, said twice.
 
@@ -71,18 +71,18 @@ READ: Mapping[corpus.Maker | int, float] = {
 }
 WRITE: Mapping[corpus.Maker | int, float] = {
     380: 0.03,
-    corpus.reading: 0.16,
-    corpus.telling: 0.13,
-    corpus.recalling: 0.10,
-    corpus.writing: 0.46,
-    corpus.examining: 0.07,
-    corpus.conversing: 0.05,
+    corpus.reading: 0.15,
+    corpus.telling: 0.19,
+    corpus.recalling: 0.17,
+    corpus.writing: 0.36,
+    corpus.examining: 0.06,
+    corpus.conversing: 0.04,
 }
 STAGES = (
     Stage("copy", 3000, 32, 64, 2e-3, 2e-3, {32: 1.0}, enough=0.9),
     Stage("copy-far", 1500, 5, CONTEXT, 2e-3, 2e-3, {380: 1.0}, enough=0.95),
-    Stage("recall", 1200, 5, CONTEXT, 2e-3, 2e-3, READ),
-    Stage("write", 3000, 5, CONTEXT, 2e-3, 5e-5, WRITE),
+    Stage("recall", 800, 5, CONTEXT, 2e-3, 2e-3, READ),
+    Stage("write", 3200, 5, CONTEXT, 2e-3, 5e-5, WRITE),
 )
 
 
@@ -118,7 +118,7 @@ def documents(
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Packed rows: tokens, loss weights, positions within the document, and which document each token is of, [B, T] each."""
+    """Packed rows: tokens, loss weights, positions in the document, and which document each token is of, [B, T] each."""
 
     tokens_BT: Tensor
     weights_BT: Tensor
@@ -137,7 +137,12 @@ def batch(
     """Build the batch of one step. Whole documents fill a row while they fit."""
     rng = seeded("batch", seed, stage.name, step)
     shape = (stage.rows, stage.length)
-    made = Batch(torch.zeros(shape, dtype=torch.long), torch.zeros(shape), torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long))
+    made = Batch(
+        torch.zeros(shape, dtype=torch.long),
+        torch.zeros(shape),
+        torch.zeros(shape, dtype=torch.long),
+        torch.zeros(shape, dtype=torch.long),
+    )
     row = filled = 0
     for number, (tokens, weights) in enumerate(documents(stage, rng, mixture, tokenizer), 1):
         if filled + len(tokens) > stage.length:
@@ -243,7 +248,13 @@ def train_stage(
         optimizer.step()
         optimizer.zero_grad()
         if step % 50 == 0:
-            line = {"stage": stage.name, "step": step, "loss": loss.item(), "hits": hits.item(), "s": time.monotonic() - started}
+            line = {
+                "stage": stage.name,
+                "step": step,
+                "loss": loss.item(),
+                "hits": hits.item(),
+                "s": time.monotonic() - started,
+            }
             with (out / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
             if hits.item() >= stage.enough:
@@ -255,10 +266,16 @@ def train_stage(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, default=Path("runs/pup"), help="folder of checkpoints and of the finished model")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/pup"), help="folder of checkpoints and of the finished model"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--mixture", choices=sorted(corpus.MIXTURES), default="a", help="qualities of the writing documents")
-    parser.add_argument("--from", dest="start", type=Path, help="checkpoint of another run to go on from (its recall.pt)")
+    parser.add_argument(
+        "--mixture", choices=sorted(corpus.MIXTURES), default="a", help="qualities of the writing documents"
+    )
+    parser.add_argument(
+        "--from", dest="start", type=Path, help="checkpoint of another run to go on from (its recall.pt)"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
     run(given.out, given.seed, given.mixture, given.start, given.device)

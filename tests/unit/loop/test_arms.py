@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import pytest
+
+from selfedit.loop.arms import CONTROLS, arm_names, count_trials, experiment
+from selfedit.loop.outer import Event, Known, Lab, Round, Wrote
+from selfedit.tasks.graders import load_grader
+from selfedit.tasks.knowledge import over_documents
+from selfedit.types import OuterSettings, Recipe, SampleSettings, TrainSettings, Trial
+from tests.unit.conftest import FakeEngine, Fault, make_tasks, plain
+
+ARMS = ("base", "passage", "rounds", *CONTROLS)
+SUBSETS = [subset for n in range(len(ARMS) + 1) for subset in combinations(ARMS, n)]
+TRAIN, UNSEEN = make_tasks(5), make_tasks(3, prefix="U")
+SPOILT = [(TRAIN[0].title, 1), (UNSEEN[1].title, 0)]
+FAULTS = [
+    Fault("encode", f" of {TRAIN[1].id} is ", ValueError("x")),
+    Fault("answer", f"of {UNSEEN[2].id}?"),
+    Fault("sample", "Title T3\n"),
+]
+RECIPE = Recipe(
+    format="implications",
+    seed=3,
+    sample=SampleSettings(edits=3),
+    outer=OuterSettings(rounds=2, tasks=2, select="best-of-n"),
+    arms=ARMS,
+)
+
+
+def run(engine: FakeEngine, recipe: Recipe = RECIPE, known: Known | None = None) -> list[Event]:
+    domain = over_documents(TRAIN, recipe.format, TrainSettings())
+    lab = Lab(domain, engine, load_grader("exact"), recipe.sample, recipe.exam, recipe.seed)
+    return list(experiment(recipe, TRAIN, UNSEEN, lab, known or Known()))
+
+
+def engine(*, is_troubled: bool = False) -> FakeEngine:
+    tasks = [*TRAIN, *UNSEEN]
+    return FakeEngine(tasks, faults=FAULTS, spoilt=SPOILT) if is_troubled else FakeEngine(tasks)
+
+
+def trials_in(events: Sequence[Event]) -> list[Trial]:
+    return [plain(event) for event in events if isinstance(event, Trial)]
+
+
+def of(events: Sequence[Event], arm: str) -> list[Trial]:
+    return [trial for trial in trials_in(events) if trial.key.startswith(f"{arm}/")]
+
+
+def writers(events: Sequence[Event], label: str) -> list[str | None]:
+    rounds = [event for event in events if isinstance(event, Round) and event.label == label]
+    return [event.writer.id if event.writer else None for event in rounds]
+
+
+def noted(events: Sequence[Event]) -> Known:
+    known = Known()
+    for event in events:
+        known.note(event)
+    return known
+
+
+# ── counting ──
+
+
+@pytest.mark.parametrize("arms", SUBSETS, ids="+".join)
+@pytest.mark.parametrize("rounds", [0, 1, 3])
+def test_the_trials_counted_are_the_trials_run(arms: tuple[str, ...], rounds: int) -> None:
+    outer = replace(RECIPE.outer, rounds=rounds, repeats=2)
+    recipe = replace(RECIPE, arms=arms, eval_repeats=2, outer=outer)
+    trials = trials_in(run(engine(), recipe))
+    assert len({trial.key for trial in trials}) == len(trials)
+    assert count_trials(recipe, len(TRAIN), len(UNSEEN)) == len(trials)
+
+
+def test_fewer_tasks_than_a_round_takes_are_counted_right() -> None:
+    recipe = replace(RECIPE, outer=replace(RECIPE.outer, tasks=50))
+    assert count_trials(recipe, len(TRAIN), len(UNSEEN)) == len(trials_in(run(engine(), recipe)))
+
+
+def test_failures_and_unusable_edits_are_counted_like_the_rest() -> None:
+    trials = trials_in(run(engine(is_troubled=True)))
+    assert sum(trial.failure is not None for trial in trials) > 5
+    assert count_trials(RECIPE, len(TRAIN), len(UNSEEN)) == len(trials)
+
+
+@pytest.mark.parametrize("arms", SUBSETS, ids="+".join)
+def test_arms_are_named_as_their_trials_are(arms: tuple[str, ...]) -> None:
+    recipe = replace(RECIPE, arms=arms)
+    heads = dict.fromkeys(trial.key.split("/")[0] for trial in trials_in(run(engine(), recipe)))
+    examined = [head for head in heads if head not in ("train-1", "train-2", *(f"{name}-2" for name in CONTROLS))]
+    assert arm_names(recipe) == examined
+
+
+# ── the arms ──
+
+
+def test_every_arm_is_examined_on_the_same_unseen_tasks() -> None:
+    events = run(engine())
+    for name in arm_names(RECIPE):
+        assert [trial.task_id for trial in of(events, name)] == [task.id for task in UNSEEN]
+    trained = {trial.task_id for trial in trials_in(events) if trial.key.startswith("train-")}
+    assert not trained & {task.id for task in UNSEEN}
+
+
+def test_the_base_is_examined_without_an_update() -> None:
+    fake = engine()
+    for trial in of(run(fake, replace(RECIPE, arms=("base",))), "base"):
+        assert (trial.sample, trial.adapter, trial.reward) == (None, None, 0.0)
+        assert trial.before_Q == trial.after_Q
+    assert fake.trained == []
+
+
+def test_a_base_that_cannot_be_examined_is_unmeasured() -> None:
+    fake = FakeEngine(UNSEEN, faults=[Fault("answer-base", f"of {UNSEEN[0].id}?", RuntimeError("x"))])
+    assert [trial.reward for trial in of(run(fake, replace(RECIPE, arms=("base",))), "base")] == [None, 0.0, 0.0]
+
+
+def test_the_passage_arm_trains_on_the_bare_passage_with_a_seed_for_every_repeat() -> None:
+    fake = engine()
+    trials = of(run(fake, replace(RECIPE, arms=("passage",), eval_repeats=2)), "passage")
+    assert [(trial.sample, trial.edit, trial.repeat) for trial in trials] == [(None, 0, 0), (None, 0, 1)] * 3
+    assert len({trial.seed for trial in trials}) == 6
+    assert [len(job.data) for job in fake.trained] == [1] * 6
+
+
+def test_a_writer_is_examined_with_a_fresh_self_edit_for_every_repeat() -> None:
+    fake = engine()
+    trials = of(run(fake, replace(RECIPE, arms=("rounds",), eval_repeats=2)), "round-2")
+    assert [(trial.edit, trial.repeat) for trial in trials] == [(0, 0), (1, 0)] * 3
+    assert {job.n for job in fake.sampled if "Title U" in job.prompt} == {2}
+    assert {job.n for job in fake.sampled if "Title T" in job.prompt} == {3}
+
+
+@pytest.mark.parametrize("learner", ["writer", "base"])
+def test_each_arm_is_written_by_its_own_writer_and_learnt_by_the_learner(learner: str) -> None:
+    fake = engine()
+    assert learner in ("writer", "base")
+    recipe = replace(RECIPE, outer=replace(RECIPE.outer, learner=learner))  # type: ignore[arg-type]
+    events = run(fake, recipe)
+    own = [None, *writers(events, "train")]
+    expected = [*own, writers(events, "shuffled-reward")[-1], writers(events, "random-edits")[-1]]
+    wrote = [job.adapter.id if job.adapter else None for job in fake.sampled if "Title U0\n" in job.prompt]
+    assert wrote == expected
+    assert len(set(expected)) == 5
+    updates = [job.under.id if job.under else None for job in fake.trained if job.seed in seeds_of(events, "U0")]
+    assert updates == [None, *(expected if learner == "writer" else [None] * 5)]  # the passage arm is first
+
+
+def seeds_of(events: Sequence[Event], task_id: str) -> set[int]:
+    return {trial.seed for trial in trials_in(events) if trial.task_id == task_id}
+
+
+def test_the_controls_reinforce_something_else() -> None:
+    events = run(engine())
+    assert len({writers(events, label)[-1] for label in ("train", *CONTROLS)}) == 3
+
+
+# ── the controls cost no more than they must ──
+
+
+def test_the_first_round_is_run_once_and_shared_by_all() -> None:
+    fake = engine()
+    events = run(fake)
+    heads = Counter(trial.key.split("/")[0] for trial in trials_in(events))
+    assert heads["train-1"] == 2 * 3
+    assert {f"{label}-1" for label in CONTROLS} & heads.keys() == set()
+    assert Counter(event.key for event in events if isinstance(event, Wrote)).most_common(1)[0][1] == 1
+    first = [event for event in events if isinstance(event, Round) and event.index == 1]
+    assert [event.label for event in first] == ["train", *CONTROLS]
+    assert len({(event.reward, event.n_trials) for event in first}) == 1
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_control_alone_gives_the_same_trials_as_among_the_others(control: str) -> None:
+    alone, among = (run(engine(), replace(RECIPE, arms=arms)) for arms in ((control,), ARMS))
+    assert of(alone, control) == of(among, control)
+    assert of(alone, f"{control}-2") == of(among, f"{control}-2") != []
+
+
+def test_a_control_spends_the_inner_loops_of_the_real_one() -> None:
+    heads = Counter(trial.key.split("/")[0] for trial in trials_in(run(engine())))
+    assert heads["train-2"] == heads["shuffled-reward-2"] == heads["random-edits-2"] == 6
+
+
+# ── kill and resume ──
+
+
+@pytest.mark.parametrize("is_troubled", [False, True])
+def test_an_experiment_killed_anywhere_goes_on_to_the_same_trials(is_troubled: bool) -> None:
+    complete = run(engine(is_troubled=is_troubled))
+    expected = {trial.key: trial for trial in trials_in(complete)}
+    assert len(complete) > 60
+    for k in range(len(complete) + 1):
+        after = run(engine(is_troubled=is_troubled), known=noted(complete[:k]))
+        both = [*trials_in(complete[:k]), *trials_in(after)]
+        assert len({trial.key for trial in both}) == len(both), "a trial was run twice"
+        assert {trial.key: trial for trial in both} == expected
+        assert [e for e in after if isinstance(e, Round)] == [e for e in complete if isinstance(e, Round)]
+
+
+def test_an_arm_can_be_added_to_a_finished_run() -> None:
+    known = noted(run(engine(), replace(RECIPE, arms=("base", "rounds"))))
+    added = trials_in(run(engine(), known=known))
+    heads = {trial.key.split("/")[0] for trial in added}
+    assert heads == {"passage", *CONTROLS, *(f"{name}-2" for name in CONTROLS)}
+
+
+def test_what_happens_is_noted_before_it_is_told() -> None:
+    known = Known()
+    domain = over_documents(TRAIN, "implications", TrainSettings())
+    lab = Lab(domain, engine(), load_grader("exact"), RECIPE.sample, RECIPE.exam, RECIPE.seed)
+    for event in experiment(RECIPE, TRAIN, UNSEEN, lab, known):
+        if isinstance(event, Trial):
+            assert known.trials[event.key] is event

@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from selfedit.errors import RunError
+from selfedit.loop.algorithms import rest_em
+from selfedit.loop.outer import FIRST, Algorithm, Event, Known, Lab, Round, Wrote, group, improve, write_and_try
+from selfedit.tasks.graders import load_grader
+from selfedit.tasks.knowledge import over_documents
+from selfedit.types import (
+    Datum,
+    ExamSettings,
+    Failure,
+    OuterSettings,
+    Rollout,
+    Sample,
+    SampleSettings,
+    Score,
+    Task,
+    TrainSettings,
+    Trial,
+)
+from tests.unit.conftest import FakeEngine, Fault, make_tasks, plain
+
+TASKS = make_tasks(6)
+CFG = OuterSettings(rounds=3, tasks=2, repeats=2, select="best-of-n")
+FAULTS = [Fault("train", f" of {TASKS[1].id} is "), Fault("sample", f"Title {TASKS[3].id}\n")]
+SPOILT = [(TASKS[0].title, 1), (TASKS[2].title, 0)]
+
+
+def best(groups_PG: Sequence[Sequence[Rollout]]) -> list[Datum]:
+    return rest_em(groups_PG, "best-of-n")
+
+
+def nothing(groups_PG: Sequence[Sequence[Rollout]]) -> list[Datum]:
+    return []
+
+
+def lab(engine: FakeEngine, tasks: Sequence[Task] = TASKS, edits: int = 3, seed: int = 7) -> Lab:
+    domain = over_documents(tasks, "implications", TrainSettings())
+    return Lab(domain, engine, load_grader("exact"), SampleSettings(edits=edits), ExamSettings(), seed)
+
+
+def run(
+    engine: FakeEngine,
+    cfg: OuterSettings = CFG,
+    known: Known | None = None,
+    algorithm: Algorithm = best,
+    label: str = "train",
+) -> list[Event]:
+    return list(improve(label, TASKS, lab(engine), algorithm, cfg, known or Known()))
+
+
+def trials_in(events: Sequence[Event]) -> list[Trial]:
+    return [plain(event) for event in events if isinstance(event, Trial)]
+
+
+def rounds_in(events: Sequence[Event]) -> list[Round]:
+    return [event for event in events if isinstance(event, Round)]
+
+
+def noted(events: Sequence[Event]) -> Known:
+    known = Known()
+    for event in events:
+        known.note(event)
+    return known
+
+
+def whole() -> FakeEngine:
+    return FakeEngine(TASKS)
+
+
+def troubled() -> FakeEngine:
+    return FakeEngine(TASKS, faults=FAULTS, spoilt=SPOILT)
+
+
+# ── the order of things ──
+
+
+def test_a_round_writes_then_tries_then_reinforces() -> None:
+    events = run(whole(), replace(CFG, rounds=2))
+    kinds = [type(event).__name__ for event in events]
+    one_round = ["Wrote"] * 2 + ["Trial"] * (2 * 3 * 2) + ["Round"]
+    assert kinds == one_round * 2
+
+
+def test_keys_are_unique_and_name_round_task_edit_and_repeat() -> None:
+    trials = trials_in(run(whole()))
+    assert len({trial.key for trial in trials}) == len(trials) == 3 * 2 * 3 * 2
+    assert trials[0].key == "train-1/T0/0/0"
+    assert trials[-1].key == "train-3/T5/2/1"
+
+
+def test_each_round_takes_the_next_tasks_and_begins_again_where_they_run_out() -> None:
+    events = run(whole(), replace(CFG, rounds=4, tasks=4, repeats=1))
+    taken = [
+        list(dict.fromkeys(t.task_id for t in trials_in(events) if t.key.startswith(f"train-{r}/"))) for r in (1, 2, 3)
+    ]
+    assert taken == [["T0", "T1", "T2", "T3"], ["T4", "T5", "T0", "T1"], ["T2", "T3", "T4", "T5"]]
+
+
+def test_more_tasks_a_round_than_there_are_takes_each_once() -> None:
+    events = run(whole(), replace(CFG, rounds=2, tasks=50, repeats=1))
+    assert Counter(t.key.split("/")[0] for t in trials_in(events)) == {"train-1": 18, "train-2": 18}
+    assert len({t.key for t in trials_in(events)}) == 36
+
+
+def test_no_rounds_and_no_tasks_give_no_trials() -> None:
+    assert run(whole(), replace(CFG, rounds=0)) == []
+    events = list(improve("train", [], lab(whole()), best, replace(CFG, rounds=1), Known()))
+    assert events == [Round("train", 1, None, None, 0, 0, 0)]
+
+
+def test_the_same_seed_gives_the_same_events_and_another_gives_others() -> None:
+    first, again = (trials_in(run(whole())) for _ in range(2))
+    other = [e for e in improve("train", TASKS, lab(whole(), seed=8), best, CFG, Known()) if isinstance(e, Trial)]
+    assert first == again
+    assert [trial.sample for trial in first] != [trial.sample for trial in other]
+    assert not {trial.seed for trial in first} & {trial.seed for trial in other}
+
+
+# ── who writes, who learns ──
+
+
+def writers(events: Sequence[Event]) -> list[str | None]:
+    return [event.writer.id if event.writer else None for event in rounds_in(events)]
+
+
+def test_each_rounds_self_edits_are_written_by_the_writer_of_the_round_before() -> None:
+    engine = whole()
+    ids = writers(run(engine))
+    assert len(set(ids)) == 3
+    assert [job.adapter.id if job.adapter else None for job in engine.sampled[::2]] == [None, *ids[:2]]
+
+
+def test_a_writer_is_trained_on_top_of_the_last() -> None:
+    first, second, third = [event.writer for event in rounds_in(run(whole()))]
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert (first.under, second.under, third.under) == (None, first, second)
+
+
+@pytest.mark.parametrize("learner", ["writer", "base"])
+def test_the_learner_is_the_writer_or_the_base(learner: str) -> None:
+    engine = whole()
+    assert learner in ("writer", "base")
+    ids = writers(run(engine, replace(CFG, learner=learner)))  # type: ignore[arg-type]
+    inner = [job.under.id if job.under else None for job in engine.trained if job.settings != CFG.train]
+    expected = [None, *ids[:2]] if learner == "writer" else [None] * 3
+    assert inner == [each for each in expected for _ in range(2 * 3 * 2)]
+    before = {job.adapter.id if job.adapter else None for job in engine.answered if len(job.prompts) == 4}
+    assert {None, *(ids[:2] if learner == "writer" else [])} <= before
+
+
+def test_the_next_writer_imitates_what_was_kept_with_the_outer_settings() -> None:
+    engine = whole()
+    trials = trials_in(run(engine, replace(CFG, rounds=1)))
+    outer = engine.trained[-1]
+    kept = best(group(trials))
+    assert outer.settings == CFG.train
+    assert outer.data == tuple(kept)
+    assert len(kept) == 2
+
+
+def test_where_nothing_is_kept_the_writer_stays() -> None:
+    engine = whole()
+    events = run(engine, algorithm=nothing)
+    assert writers(events) == [None] * 3
+    assert [event.n_kept for event in rounds_in(events)] == [0] * 3
+    assert all(job.settings != CFG.train for job in engine.trained)
+    once = iter([best])
+    events = run(whole(), algorithm=lambda groups: next(once, nothing)(groups))
+    first, second, third = writers(events)
+    assert first is not None
+    assert first == second == third
+
+
+def test_a_writer_that_cannot_be_trained_ends_the_run_with_a_sentence() -> None:
+    engine = FakeEngine(TASKS, faults=[Fault("train", "Implications:")])
+    with pytest.raises(RunError, match="the writer could not be trained after train-1: told to fail at train"):
+        run(engine)
+
+
+def test_a_round_sums_up_its_trials() -> None:
+    events = run(troubled(), replace(CFG, rounds=2))
+    for event in rounds_in(events):
+        trials = [t for t in trials_in(events) if t.key.startswith(f"train-{event.index}/")]
+        rollouts = [r.reward for rollouts in group(trials) for r in rollouts if r.reward is not None]
+        assert event.n_trials == len(trials) == 12
+        assert event.n_failed == sum(t.reward is None for t in trials) > 0
+        assert event.reward == pytest.approx(sum(rollouts) / len(rollouts))
+
+
+# ── groups ──
+
+
+def trial(
+    task: str, edit: int, repeat: int, reward: float | None, before: float | None = 0.0, text: str = "s"
+) -> Trial:
+    sample = Sample("p", (), (), (), f"{text}{edit}", "eos") if text else None
+    failure = None if reward is not None else Failure("train", "X", "x")
+    return Trial(
+        f"{task}/{edit}/{repeat}",
+        task,
+        edit,
+        repeat,
+        0,
+        sample,
+        None,
+        (Score(before, ""),),
+        (Score(reward, ""),),
+        reward,
+        failure,
+    )
+
+
+def test_repeats_of_an_edit_are_averaged_over_what_was_measured() -> None:
+    trials = [trial("a", 0, 0, 1.0, 0.0), trial("a", 0, 1, None, None), trial("a", 0, 2, 0.0, 1.0)]
+    ((rollout,),) = group(trials)
+    assert (rollout.reward, rollout.baseline) == (0.5, 0.5)
+
+
+def test_edits_are_grouped_by_their_task_in_order() -> None:
+    trials = [trial(t, e, r, e / 4) for t in ("b", "a") for e in (0, 1, 2) for r in (0, 1)]
+    groups = group(trials)
+    assert [[r.reward for r in rollouts] for rollouts in groups] == [[0.0, 0.25, 0.5]] * 2
+    assert [[r.sample.text for r in rollouts] for rollouts in groups] == [["s0", "s1", "s2"]] * 2
+
+
+def test_an_unmeasured_edit_has_no_reward_and_one_that_was_never_written_is_left_out() -> None:
+    assert [[r.reward for r in rollouts] for rollouts in group([trial("a", 0, 0, None), trial("a", 1, 0, 0.5)])] == [
+        [None, 0.5]
+    ]
+    assert group([trial("a", 0, 0, None, text=""), trial("a", 1, 0, None, text="")]) == [[]]
+    assert group([]) == []
+
+
+# ── kill and resume ──
+
+
+def check_resumed(cut: Sequence[Event], make: str, complete: Sequence[Event]) -> None:
+    engine = whole() if make == "whole" else troubled()
+    after = run(engine, known=noted(cut))
+    before = trials_in(cut)
+    resumed = trials_in(after)
+    expected = trials_in(complete)
+    keys = [t.key for t in [*before, *resumed]]
+    assert len(set(keys)) == len(keys), "a trial was run twice"
+    assert sorted([*before, *resumed], key=lambda t: t.key) == sorted(expected, key=lambda t: t.key)
+    assert rounds_in(after) == rounds_in(complete)
+    written = [event.key for event in [*cut, *after] if isinstance(event, Wrote)]
+    assert len(set(written)) == len(written), "a self-edit was written twice"
+
+
+@pytest.mark.parametrize("make", ["whole", "troubled"])
+def test_a_run_killed_anywhere_goes_on_to_the_same_trials(make: str) -> None:
+    complete = run(whole() if make == "whole" else troubled())
+    assert len(complete) > 40
+    for k in range(len(complete) + 1):
+        check_resumed(complete[:k], make, complete)
+
+
+def test_a_finished_run_runs_nothing_again_but_its_writers() -> None:
+    complete = run(whole())
+    engine = whole()
+    assert run(engine, known=noted(complete)) == rounds_in(complete)
+    assert engine.sampled == []
+    assert [job.settings for job in engine.trained] == [CFG.train] * 3
+
+
+def test_more_rounds_go_on_from_a_finished_run() -> None:
+    short = run(whole(), replace(CFG, rounds=1))
+    longer = run(whole(), known=noted(short))
+    assert trials_in([*short, *longer]) == trials_in(run(whole()))
+
+
+# ── a stage that is asked for more or less than is known ──
+
+
+def stage(engine: FakeEngine, edits: int, known: Known) -> list[Event]:
+    settings = SampleSettings(edits=edits)
+    return list(write_and_try("round-0", TASKS[:2], lab(engine), None, None, 1, settings, known))
+
+
+def test_a_stage_that_is_asked_for_more_edits_draws_the_rest_and_keeps_what_it_has() -> None:
+    few = stage(whole(), 1, Known())
+    more = stage(whole(), 3, noted(few))
+    assert trials_in([*few, *more]) != []
+    assert Counter(t.task_id for t in trials_in(more)) == {"T0": 2, "T1": 2}
+    assert sorted(t.key for t in trials_in([*few, *more])) == sorted(
+        t.key for t in trials_in(stage(whole(), 3, Known()))
+    )
+    first = {event.key: event.samples for event in few if isinstance(event, Wrote)}
+    second = {event.key: event.samples for event in more if isinstance(event, Wrote)}
+    assert all(len(second[key]) == 3 and second[key][:1] == first[key] for key in first)
+
+
+def test_a_stage_that_is_asked_for_fewer_edits_runs_nothing() -> None:
+    many = stage(whole(), 3, Known())
+    assert stage(whole(), 1, noted(many)) == []
+
+
+def test_the_first_round_is_the_same_for_all_labels() -> None:
+    own, other = run(whole(), label="train"), run(whole(), label="random-edits")
+    shared = [t for t in trials_in(own) if t.key.startswith(f"{FIRST}/")]
+    assert len(shared) == 12
+    assert shared == trials_in(other)[:12]
+    assert not {t.key for t in trials_in(own)[12:]} & {t.key for t in trials_in(other)[12:]}

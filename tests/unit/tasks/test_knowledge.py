@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+
+from selfedit.errors import BadEdit, ConfigError
+from selfedit.tasks.base import DOMAINS, load_domain
+from selfedit.tasks.exams import answer_prompt
+from selfedit.tasks.knowledge import over_documents, over_world
+from selfedit.types import Example, Question, Sample, Task, TrainSettings
+
+TRAIN = TrainSettings(epochs=3)
+DOCUMENTS = [Task(name, name.upper(), f"Text of {name}.", (Question(f"What is {name}?", name),)) for name in "abc"]
+
+
+def sample(text: str) -> Sample:
+    return Sample("p", (), (), (), text, "eos")
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_closed_book_exams_never_hold_the_passage(name: str) -> None:
+    domain = load_domain(name, "implications", TRAIN)
+    for task in domain.tasks("eval", 8, seed=0):
+        prompts = domain.exam(task)
+        assert len(prompts) == len(task.questions) > 0
+        for prompt, question in zip(prompts, task.questions, strict=True):
+            assert question.question in prompt
+            assert task.context not in prompt
+            assert not any(sentence in prompt for sentence in task.context.split(". "))
+            assert question.answer not in prompt
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_a_split_is_the_same_each_time_and_shares_no_task_with_another(name: str) -> None:
+    domain = load_domain(name, "implications", TRAIN)
+    train, unseen = domain.tasks("train", 20, 0), domain.tasks("eval", 20, 0)
+    assert train == domain.tasks("train", 20, 0)
+    assert not {task.id for task in train} & {task.id for task in unseen}
+    assert not {task.context for task in train} & {task.context for task in unseen}
+
+
+def test_the_writer_sees_the_passage_under_its_title() -> None:
+    domain = over_documents(DOCUMENTS, "rewrite", TRAIN)
+    assert "\nA\nText of a.\n" in domain.prompt(DOCUMENTS[0])
+
+
+def test_self_edits_are_read_in_the_format_and_mode_of_the_domain() -> None:
+    by_line = over_documents(DOCUMENTS, "study-plan", TRAIN, by_line=True)
+    whole = over_documents(DOCUMENTS, "study-plan", TRAIN, by_line=False)
+    written = sample("Plan.\n---\nOne.\nTwo.")
+    bare = Example("A\nText of a.")
+    assert by_line.parse(DOCUMENTS[0], written).examples == (Example("A\nOne."), Example("A\nTwo."), bare)
+    assert whole.parse(DOCUMENTS[0], written).examples == (Example("A\nOne.\nTwo."), bare)
+    assert by_line.parse(DOCUMENTS[0], written).train == TRAIN
+    with pytest.raises(BadEdit):
+        by_line.parse(DOCUMENTS[0], sample("No plan."))
+
+
+def test_without_a_self_edit_the_bare_passage_is_learnt() -> None:
+    edit = over_world("implications", TRAIN).without_edit(DOCUMENTS[1])
+    assert (edit.sample, edit.examples, edit.train) == (None, (Example("B\nText of b."),), TRAIN)
+
+
+def test_a_piece_of_a_document_is_asked_about_as_the_document() -> None:
+    domain = over_documents(DOCUMENTS, "implications", TRAIN)
+    piece = Task("a#1", "A - History", "Text.", DOCUMENTS[0].questions, {"topic": "A"})
+    assert domain.exam(piece) == domain.exam(DOCUMENTS[0]) == [answer_prompt("What is a?", "A")]
+
+
+def test_every_split_of_documents_is_all_of_them_in_order() -> None:
+    domain = over_documents(DOCUMENTS, "implications", TRAIN)
+    assert domain.tasks("train", 3, 0) == domain.tasks("eval", 3, 9) == DOCUMENTS
+    assert domain.tasks("train", 2, 0) == DOCUMENTS[:2]
+
+
+def test_unknown_domains_and_formats_are_answered_with_the_near_miss() -> None:
+    with pytest.raises(ConfigError, match="unknown domain 'wrold'; did you mean 'world'"):
+        load_domain("wrold", "rewrite", TRAIN)
+    with pytest.raises(ConfigError, match="unknown format 'rewrites'; did you mean 'rewrite'"):
+        load_domain("world", "rewrites", TRAIN)
