@@ -21,7 +21,7 @@ LATER = [make_task("Dun", MORE)]
 RECIPE = Recipe(format="implications", sample=SampleSettings(edits=3), outer=OuterSettings(repeats=2))
 N_TRIALS = 3 * 3 * 2
 
-Open = Callable[..., Workspace]
+Opened = Callable[..., tuple[Workspace, FakeEngine]]
 
 
 def documents(tasks: Sequence[Task] = TASKS) -> Documents:
@@ -33,7 +33,7 @@ def without_questions(tasks: Sequence[Task] = TASKS) -> Documents:
 
 
 @pytest.fixture
-def open_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Workspace, FakeEngine]]:
+def open_at(monkeypatch: pytest.MonkeyPatch) -> Opened:
     """Open a workspace with a fake engine of the given properties, as a new process would."""
     monkeypatch.setattr("os.fsync", lambda file: None)
 
@@ -43,9 +43,6 @@ def open_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Workspace, F
         return Workspace(folder, model), engine
 
     return open_fake
-
-
-Opened = Callable[..., tuple[Workspace, FakeEngine]]
 
 
 def ledger(lesson_folder: Path) -> dict[str, Trial]:
@@ -104,10 +101,6 @@ def test_the_half_that_chooses_and_the_half_that_examines_share_no_question(tmp_
     assert len(final) == 3
     assert len(choosing) == len(examining) == 9
     assert not choosing & examining
-    for prompts in (choosing, examining):
-        assert {q.question for t in TASKS for q in t.questions if any(q.question in p for p in prompts)} == {
-            line.removeprefix("Question: ") for prompt in prompts for line in prompt.split("\n") if line.endswith("?")
-        }
 
 
 def test_a_question_that_is_asked_twice_is_in_one_half_only(tmp_path: Path, open_at: Opened) -> None:
@@ -178,10 +171,7 @@ def test_where_nothing_usable_was_written_and_nothing_is_asked_the_bare_text_is_
 
 
 def test_an_inner_loop_that_failed_is_counted_and_does_not_choose(tmp_path: Path, open_at: Opened) -> None:
-    home, engine = open_at(tmp_path, faults=[Fault("encode", "The bell of Ada is", ValueError("x"))])
-    with pytest.raises(ValueError, match="x"):
-        home.learn(documents(), RECIPE)  # the bare passage, which is all that is left, cannot be learnt either
-    home, engine = open_at(tmp_path / "other", faults=[Fault("sample", "Passage:\nTitle Ada\n")])
+    home, engine = open_at(tmp_path, faults=[Fault("sample", "Passage:\nTitle Ada\n")])
     lesson = home.learn(documents(), RECIPE)
     assert (lesson.n_edits, lesson.n_unusable, lesson.n_failed) == (9, 0, 6)
     assert [text for text in texts(engine) if "Ada" in text] == [f"Title Ada\n{TASKS[0].context}"]
@@ -353,10 +343,12 @@ def test_a_lesson_killed_between_trials_and_called_again_gives_the_same(
 
 
 @pytest.mark.parametrize("verb", ["train", "answer", "export", "write"])
-def test_a_lesson_killed_at_its_end_leaves_the_last_one_answering(
+def test_a_lesson_killed_at_its_end_leaves_the_last_one_answering_and_can_be_ended(
     tmp_path: Path, open_at: Opened, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
-    open_at(tmp_path)[0].learn(documents(), RECIPE)
+    for folder in (tmp_path, tmp_path / "whole"):
+        open_at(folder)[0].learn(documents(), RECIPE)
+    whole = open_at(tmp_path / "whole")[0].learn(documents(LATER), RECIPE)
     state = read_state(tmp_path)
     home, engine = open_at(tmp_path)
 
@@ -373,7 +365,7 @@ def test_a_lesson_killed_at_its_end_leaves_the_last_one_answering(
         home.learn(documents(LATER), RECIPE, arm)
     assert read_state(tmp_path) == state
     monkeypatch.undo()
-    monkeypatch.setattr("os.fsync", lambda file: None)
+    assert said(open_at(tmp_path)[0].learn(documents(LATER), RECIPE)) == said(whole)
 
 
 def test_progress_counts_the_inner_loops(tmp_path: Path, open_at: Opened) -> None:

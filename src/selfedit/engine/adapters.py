@@ -28,7 +28,7 @@ import torch
 from peft import LoraConfig, PeftConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear, LoraLayer
 from peft.utils import load_peft_weights
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
@@ -158,7 +158,8 @@ def write_folder(folder: Path, lora: Lora, checkpoint: Checkpoint, adapter_id: s
     }
     with _replacing(folder) as new:
         config.save_pretrained(str(new))
-        save_file(tensors, new / "adapter_model.safetensors", metadata={"format": "pt"})
+        # `save_file` makes files that only their owner may read; a server may run as somebody else.
+        (new / "adapter_model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
         (new / "selfedit.json").write_text(json.dumps({"base": checkpoint.base, "adapter": adapter_id}) + "\n")
 
 

@@ -77,6 +77,7 @@ def test_peft_reads_an_exported_adapter_to_the_same_logits(
         "selfedit.json",
     ]
     assert [path.name for path in folder.parent.iterdir()] == [name]
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
     torch.testing.assert_close(peft_logits(tiny_model_dir, folder), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(logits(engine, engine.load(folder)), expected, rtol=1e-4, atol=1e-4)
 
@@ -120,7 +121,7 @@ def test_an_export_that_breaks_off_keeps_what_was_there(
     def full_disk(*args: Any, **kwargs: Any) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("selfedit.engine.adapters.save_file", full_disk)
+    monkeypatch.setattr("selfedit.engine.adapters.save", full_disk)
     with pytest.raises(OSError, match="no space"):
         engine.export(writer, folder)
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]

@@ -104,6 +104,12 @@ def test_what_is_drawn_for_a_task_does_not_depend_on_the_other_tasks() -> None:
     assert propose(TASKS, DOMAIN, None, FakeEngine(TASKS), settings, seed=2) != together
 
 
+def test_each_task_is_written_about_with_a_seed_of_its_own() -> None:
+    engine = FakeEngine(TASKS)
+    propose(TASKS, DOMAIN, None, engine, SampleSettings(edits=2), seed=1)
+    assert len({job.seed for job in engine.sampled}) == len(TASKS)
+
+
 def test_the_recipes_settings_reach_the_engine() -> None:
     engine = FakeEngine(TASKS)
     (writer,) = engine.train([TrainJob((), TrainSettings(), 0)])

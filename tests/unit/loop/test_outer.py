@@ -123,6 +123,13 @@ def test_the_same_seed_gives_the_same_events_and_another_gives_others() -> None:
     assert not {trial.seed for trial in first} & {trial.seed for trial in other}
 
 
+def test_every_draw_and_every_training_has_a_seed_of_its_own() -> None:
+    engine = whole()
+    run(engine, replace(CFG, rounds=4, tasks=4))  # the tasks come round again
+    assert len({job.seed for job in engine.sampled}) == len(engine.sampled) == 16
+    assert len({job.seed for job in engine.trained}) == len(engine.trained) == 4 * (4 * 3 * 2 + 1)
+
+
 # ── who writes, who learns ──
 
 
@@ -303,6 +310,17 @@ def test_a_stage_that_is_asked_for_more_edits_draws_the_rest_and_keeps_what_it_h
 def test_a_stage_that_is_asked_for_fewer_edits_runs_nothing() -> None:
     many = stage(whole(), 3, Known())
     assert stage(whole(), 1, noted(many)) == []
+    written = [event for event in many if isinstance(event, Wrote)]
+    assert [trial.key for trial in trials_in(stage(whole(), 1, noted(written)))] == ["round-0/T0/0/0", "round-0/T1/0/0"]
+
+
+def test_a_stage_keeps_the_samples_that_were_recorded_whatever_would_be_drawn_now() -> None:
+    recorded = Sample("p", (1,), (2,), (-1.0,), "The river of T0 is riverT0.", "eos")
+    known = Known(samples={"round-0/T0": (recorded,)})
+    events = stage(whole(), 2, known)
+    assert [trial.sample == recorded for trial in trials_in(events)][:2] == [True, False]
+    (wrote, _) = [event for event in events if isinstance(event, Wrote)]
+    assert wrote.samples[0] == recorded
 
 
 def test_the_first_round_is_the_same_for_all_labels() -> None:
