@@ -51,16 +51,19 @@ def _options(debug: Annotated[bool, typer.Option("--debug", help="show traceback
 def learn(
     folder: Annotated[Path, typer.Argument(help="folder of .md and .txt files; questions.jsonl in it is the exam")],
     overrides: Overrides = None,
-    recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file")] = "clean",
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="a recipe's name or a .toml file", show_default="clean; demo for the embedded model"),
+    ] = None,
     model: Model = None,
     workspace: Home = Path(".selfedit"),
     device: Device = "auto",
 ) -> None:
     """Study a folder of documents: write self-edits, update the weights, examine closed-book before and after."""
     from selfedit.config import load_recipe
-    from selfedit.workspace import Workspace, read_documents
+    from selfedit.workspace import Workspace, default_recipe, read_documents
 
-    plan = load_recipe(recipe, overrides or [])
+    plan = load_recipe(recipe or default_recipe(workspace, model), overrides or [])
     documents = read_documents(folder)
     for name in documents.skipped:
         out.print(f"not read: {name} (only .md and .txt are)", markup=False)

@@ -55,7 +55,7 @@ class Caught:
 
 @contextmanager
 def boundary(stage: Stage) -> Iterator[Caught]:
-    """Turn an exception inside into `caught.failure`. Interrupts, exits and full disks concern the whole run and pass."""
+    """Turn an exception inside into `caught.failure`. What concerns the run (interrupts, exits, full disks) passes."""
     caught = Caught()
     try:
         yield caught

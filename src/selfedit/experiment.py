@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 from selfedit.engine.base import Backend, limit_threads, open_backend
 from selfedit.loop.algorithms import load_algorithm
@@ -126,13 +127,26 @@ def _record_round(run: Run, round: Round) -> None:
 
 def _run_side_by_side(plans: Sequence[Plan], device: str, workers: int, counter: _Counter) -> None:
     threads = max(1, (os.cpu_count() or 1) // workers)
-    with ProcessPoolExecutor(workers, get_context("spawn"), limit_threads, (threads,)) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker, (threads,)) as pool:
         running = {pool.submit(_run_quietly, plan, device) for plan in plans}
         while running:
             done, running = wait(running, POLL_S, FIRST_COMPLETED)
             counter.show(sum(count_trials_written(plan.folder) for plan in plans))
             for future in done:
                 future.result()
+
+
+def _begin_worker(threads: int) -> None:
+    """Take a share of the cores, and end when the parent is killed: an orphan would hold the run's lock."""
+    limit_threads(threads)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
 
 
 def _run_quietly(plan: Plan, device: str) -> None:

@@ -110,7 +110,7 @@ class TrainSettings:
 
 @dataclass(frozen=True, slots=True)
 class SampleSettings:
-    """How self-edits are drawn: `edits` a task, softmax `temperature`, nucleus `top_p` in (0, 1], at most `max_tokens`."""
+    """How self-edits are drawn: `edits` each, `temperature`, nucleus `top_p` in (0, 1], at most `max_tokens`."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -132,7 +132,7 @@ class ExamSettings:
 
 @dataclass(frozen=True, slots=True)
 class OuterSettings:
-    """The outer loop: `rounds` of `tasks` passages, `repeats` inner loops (seeds) an edit, then `train` on what was kept.
+    """The outer loop: `rounds` of `tasks` passages, `repeats` inner loops (seeds) an edit, `train` on what was kept.
 
     `learner` "writer" trains each inner adapter on top of the current writer (the paper), "base" on the bare model.
     """
@@ -231,7 +231,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """An edit with its repeats aggregated: what an algorithm sees. `reward`, `baseline`: mean marks in [0, 1] or None."""
+    """An edit with its repeats aggregated, for an algorithm. `reward`, `baseline`: mean marks in [0, 1] or None."""
 
     sample: Sample
     reward: float | None

@@ -208,6 +208,12 @@ class Workspace:
         write_atomic(self.folder / "workspace.json", json.dumps(asdict(self.state), indent=2) + "\n")
 
 
+def default_recipe(folder: Path, model: str | None) -> str:
+    """Name the recipe for `model`, or for the workspace's: the embedded model needs settings of its own."""
+    known = read_state(folder)
+    return "demo" if (model or (known.model if known else "pup")) == "pup" else "clean"
+
+
 def read_documents(folder: Path) -> Documents:
     """Read a folder of documents and questions. Raises `InputError` for what cannot be used."""
     return read_folder(folder)

@@ -76,6 +76,7 @@ class FakeEngine:
     sampled: list[SampleJob] = field(default_factory=list)
     trained: list[TrainJob] = field(default_factory=list)
     answered: list[AnswerJob] = field(default_factory=list)
+    exported: list[Path] = field(default_factory=list)
     held: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def encode(self, examples: Sequence[Example], settings: TrainSettings) -> tuple[Datum, ...]:
@@ -135,6 +136,7 @@ class FakeEngine:
         return [[-1.0] * len(datum.tokens) for datum in data]
 
     def export(self, adapter: Adapter, folder: Path) -> Path:
+        self.exported.append(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "adapter.json").write_text(json.dumps(self.held[adapter.id]))
         return folder

@@ -291,10 +291,12 @@ def test_on_a_gpu_seeds_run_one_after_the_other(tmp_path: Path, monkeypatch: pyt
     run_experiment(RECIPE, tmp_path, "cuda:0")
 
 
-def test_the_writers_of_the_real_rounds_are_kept_as_folders(tmp_path: Path) -> None:
+def test_the_writers_of_the_real_rounds_are_kept_as_folders_and_those_of_the_controls_are_not(
+    tmp_path: Path, engines: list[FakeEngine]
+) -> None:
     run_experiment(replace(RECIPE, seeds=1), tmp_path, "cpu")
     writers = tmp_path / "seed-0" / "writers"
-    assert sorted(path.name for path in writers.iterdir()) == ["round-1", "round-2"]
+    assert engines[0].exported == [writers / "round-1", writers / "round-2"]
 
 
 def test_every_round_leaves_its_reward_and_its_failures(tmp_path: Path) -> None:

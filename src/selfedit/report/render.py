@@ -31,7 +31,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from selfedit.report.record import EditPair, Report
+from selfedit.report.record import EditPair, KindArm, Report
 from selfedit.report.stats import Arm, Pair
 
 _MEANING = {
@@ -106,7 +106,8 @@ def render_example(example: EditPair) -> RenderableType:
     sides = Table.grid(expand=True, padding=(0, 1))
     sides.add_column(ratio=1)
     sides.add_column(ratio=1)
-    sides.add_row(Panel(Text(example.before), title="self-edit before RL"), Panel(Text(example.after), title="after RL"))
+    before, after = Text(example.before), Text(example.after)
+    sides.add_row(Panel(before, title="self-edit before RL"), Panel(after, title="after RL"))
     return Group(Text(example.heading), Panel(Text(example.passage), title=Text(example.title)), sides)
 
 

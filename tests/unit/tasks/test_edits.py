@@ -94,6 +94,10 @@ def test_a_lone_question_stays_with_its_answer() -> None:
     assert texts("self-qa", " Who?\nAnswer: Ada") == ["Belmora\nQuestion 1: Who?\nAnswer: Ada", LAST]
 
 
+def test_questions_without_numbers_are_lines_as_in_the_published_code() -> None:
+    assert texts("self-qa", "Who?\nAnswer: Ada\nWhen?\nAnswer: 1872")[:2] == ["Belmora\nWho?", "Belmora\nAnswer: Ada"]
+
+
 def test_a_writer_that_repeats_the_opening_does_not_get_it_twice() -> None:
     assert texts("self-qa", "Question 1: Who?\nAnswer: Ada") == ["Belmora\nQuestion 1: Who?\nAnswer: Ada", LAST]
 

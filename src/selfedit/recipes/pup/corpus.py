@@ -87,7 +87,7 @@ def _corrupt(fact: Fact, style: str, rng: Random) -> Fact:
 
 
 def points(entity: Entity, style: str, rng: Random, ways: int = 2) -> list[str]:
-    """Write what a student of that style writes about an entity: a sentence a point, `ways` of them to paraphrase it."""
+    """Write what a student of that style writes about an entity: a sentence a point, `ways` of them in paraphrase."""
     lines: list[str] = []
     for fact in _some(list(entity.facts), style, rng):
         told = _corrupt(fact, style, rng)

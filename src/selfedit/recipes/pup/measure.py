@@ -99,7 +99,10 @@ def draw(engine: Backend, prompts: Sequence[str]) -> list[list[Sample]]:
 
 def writing(engine: Backend, name: str, tasks: Sequence[Task]) -> Share:
     """How many self-edits can be used, what share of the facts they tell, what share of what they claim is wrong."""
-    usable, told, wrong, named = [], [], [], []
+    usable: list[bool] = []
+    told: list[float] = []
+    wrong: list[float] = []
+    named: list[bool] = []
     for task, samples in zip(
         tasks, draw(engine, [FORMATS[name].prompt(t.title, t.context) for t in tasks]), strict=True
     ):
@@ -115,13 +118,19 @@ def writing(engine: Backend, name: str, tasks: Sequence[Task]) -> Share:
             if claims:
                 wrong.append(fmean(value not in {q.answer for q in task.questions} for value in claims))
             named.append(task.title in sample.text)
-    shares = {"usable": usable, "facts told": told, "claims wrong": wrong, "names its subject": named}
-    spread = {"all facts": fmean(share > 0.99 for share in told), "no fact": fmean(share == 0 for share in told)}
-    return {key: round(fmean(values), 3) for key, values in shares.items() if values} | spread | {"n": len(usable)}
+    shares: dict[str, list[float] | list[bool]] = {
+        "usable": usable,
+        "facts told": told,
+        "claims wrong": wrong,
+        "names its subject": named,
+        "holds all facts": [share > 0.99 for share in told],
+        "holds no fact": [share == 0 for share in told],
+    }
+    return {key: round(fmean(values), 3) for key, values in shares.items() if values} | {"n": len(usable)}
 
 
 def claimed(task: Task, text: str) -> list[str]:
-    """Find the values that a text claims for its entity, by the world's own phrasings and question forms."""
+    """Find the values that a text claims for its entity in the world's own phrasings of statements."""
     values = []
     for attribute in world.ATTRIBUTES[task.meta["kind"]]:
         for form in attribute.tell:

@@ -1,8 +1,8 @@
 """Make pup's tokenizer: a byte-level BPE with few merges.
 
 Few, because copying from the context is the first thing that pup needs and the last that it learns: with a word for a
-token it did not learn it from nine million tokens, with about 250 subwords it did at once. Bytes underneath, so that any
-text can be read. The chat template adds nothing to a message: pup was trained on the plain prompts.
+token it did not learn it from nine million tokens, with about 250 subwords it did at once. Bytes underneath, so that
+any text can be read. The chat template adds nothing to a message: pup was trained on the plain prompts.
 """
 
 from __future__ import annotations

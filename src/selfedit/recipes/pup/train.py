@@ -118,7 +118,7 @@ def documents(
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Packed rows: tokens, loss weights, positions in the document, and which document each token is of, [B, T] each."""
+    """Packed rows, [B, T] each: tokens, loss weights, positions in the document, and which document a token is of."""
 
     tokens_BT: Tensor
     weights_BT: Tensor
@@ -204,7 +204,8 @@ def run(out: Path, seed: int, mixture: str, start: Path | None, device: str) -> 
     """Train through all stages, from the newest checkpoint in `out`, or from `start`, or from random weights."""
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(VOCABULARY, CONTEXT, seed)
-    model = new_model(seed).to(device)
+    model = new_model(seed)
+    torch.nn.Module.to(model, torch.device(device))  # transformers hides the signature of its own `to`
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
     at = {"stage": 0, "step": 0}
     newest = out / "last.pt" if (out / "last.pt").exists() else start
@@ -219,7 +220,7 @@ def run(out: Path, seed: int, mixture: str, start: Path | None, device: str) -> 
         done = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "at": {"stage": index + 1, "step": 0}}
         save(out / f"{stage.name}.pt", done)
         save(out / "last.pt", done)
-    model.to(torch.bfloat16).save_pretrained(out / "model")
+    model.to(dtype=torch.bfloat16).save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
 
 
