@@ -25,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+INTERRUPTED = 130
 out = Console()
 err = Console(stderr=True)
 
@@ -169,17 +170,15 @@ def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
 def main() -> None:
     """Run the command line. Every error is one sentence; `--debug` lets the traceback through."""
     try:
-        app(standalone_mode=False)
-    except KeyboardInterrupt:
-        _stop("stopped; what was measured is kept: the same command goes on where it was", 130)
-    except typer.Exit as exit:
-        sys.exit(exit.exit_code)
-    except typer.Abort:
-        _stop("stopped", 130)
+        code = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except Exception as error:
         if "--debug" in sys.argv:
             raise
         _stop(_sentence(error), 2)
+    if code == INTERRUPTED:  # typer answers Ctrl-C with this code, not with the exception
+        _stop("stopped; what was measured is kept: the same command goes on where it was", INTERRUPTED)
 
 
 def _sentence(error: Exception) -> str:

@@ -12,7 +12,7 @@ from selfedit.errors import InputError, RunError
 from selfedit.runs import read_trials
 from selfedit.sources.documents import Documents
 from selfedit.types import OuterSettings, Question, Recipe, SampleSettings, Task, Trial
-from selfedit.workspace import Lesson, Workspace, read_documents, read_state, write_examples
+from selfedit.workspace import Lesson, Workspace, default_recipe, read_documents, read_state, write_examples
 from tests.unit.conftest import NOUNS, FakeEngine, Fault, make_task, plain
 
 MORE = (*NOUNS, "tower", "market")
@@ -372,6 +372,13 @@ def test_progress_counts_the_inner_loops(tmp_path: Path, open_at: Opened) -> Non
     heard: list[tuple[int, int]] = []
     open_at(tmp_path)[0].learn(documents(), RECIPE, lambda done, total: heard.append((done, total)))
     assert heard == [(done, N_TRIALS) for done in range(1, N_TRIALS + 1)]
+
+
+def test_the_embedded_model_is_taught_by_the_recipe_that_was_made_for_it(tmp_path: Path, open_at: Opened) -> None:
+    assert default_recipe(tmp_path, None) == default_recipe(tmp_path, "pup") == "demo"
+    assert default_recipe(tmp_path, "some/model") == "clean"
+    open_at(tmp_path, "some/model")[0].learn(documents(TASKS[:1]), RECIPE)
+    assert default_recipe(tmp_path, None) == "clean"
 
 
 # ── example documents ──
