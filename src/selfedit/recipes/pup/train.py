@@ -220,7 +220,8 @@ def run(out: Path, seed: int, mixture: str, start: Path | None, device: str) -> 
         done = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "at": {"stage": index + 1, "step": 0}}
         save(out / f"{stage.name}.pt", done)
         save(out / "last.pt", done)
-    model.to(dtype=torch.bfloat16).save_pretrained(out / "model")
+    torch.nn.Module.to(model, torch.bfloat16)
+    model.save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
 
 
