@@ -200,6 +200,15 @@ def test_a_long_document_is_learnt_in_pieces_each_under_its_title(tmp_path: Path
     assert all("Topic: Title Ada\n" in prompt for job in engine.answered for prompt in job.prompts)
 
 
+def test_a_piece_under_a_heading_is_examined_under_the_documents_title(tmp_path: Path, open_at: Opened) -> None:
+    home, engine = open_at(tmp_path, context=200)
+    sentences = TASKS[0].context.split(". ")
+    text = "".join(f"## Part {i}\n\n{sentence}.\n\n" for i, sentence in enumerate(sentences))
+    home.learn(documents([replace(TASKS[0], context=text)]), RECIPE)
+    assert all("Title Ada — Part " in job.prompt for job in engine.sampled)
+    assert all("Topic: Title Ada\n" in prompt for job in engine.answered for prompt in job.prompts)
+
+
 def test_padding_is_not_taken_for_length(tmp_path: Path, open_at: Opened) -> None:
     home, engine = open_at(tmp_path)
     padded = replace(RECIPE, inner=replace(RECIPE.inner, pad_to=2048))
@@ -271,6 +280,23 @@ def test_a_workspace_of_another_model_is_refused(tmp_path: Path, open_at: Opened
         open_at(tmp_path, "pup")
     assert open_at(tmp_path)[0].state.model == "some/model"
     assert open_at(tmp_path, "some/model")[0].state.adapter is not None
+
+
+def test_a_workspace_opens_the_model_that_it_was_begun_with(
+    tmp_path: Path, open_at: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def open_fake(name: str, model: str, device: str) -> FakeEngine:
+        opened.append(model)
+        return FakeEngine()
+
+    open_at(tmp_path, "some/model")[0].learn(documents(TASKS[:1]), RECIPE)
+    monkeypatch.setattr(workspace, "open_backend", open_fake)
+    Workspace(tmp_path)
+    Workspace(tmp_path / "new")
+    Workspace(tmp_path / "other", "other/model")
+    assert opened == ["some/model", "pup", "other/model"]
 
 
 def test_a_workspace_of_another_version_of_the_model_is_refused(tmp_path: Path, open_at: Opened) -> None:
