@@ -104,7 +104,7 @@ def _follow(plan: Plan, run: Run, engine: Backend, on_trial: Callable[[], None])
     recipe = plan.recipe
     grade = load_grader(recipe.exam.grader)
     lab = Lab(_domain(recipe), engine, grade, recipe.sample, recipe.exam, recipe.seed)
-    for event in experiment(recipe, plan.train, plan.unseen, lab, Known(run.trials(), run.drawn())):
+    for event in experiment(recipe, plan.train, plan.unseen, lab, Known.resumed(run.trials(), run.drawn())):
         match event:
             case Wrote(key, samples):
                 run.save_samples(key, samples)

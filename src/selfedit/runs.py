@@ -67,8 +67,8 @@ class Run:
         return dict(self._trials)
 
     def save_samples(self, key: str, samples: Sequence[Sample]) -> None:
-        """Write what a request drew. A key that is there keeps what it has."""
-        if key not in self._samples:
+        """Write what a request drew. A key that is there keeps what it has, unless more was drawn now."""
+        if key not in self._samples or len(samples) > len(self._samples[key]):
             self._write("samples.jsonl", {"key": key, "samples": list(samples)})
             self._samples[key] = tuple(samples)
 

@@ -111,7 +111,7 @@ class Workspace:
         lab = _lab(pieces, recipe, self.engine)
         run_folder = self.folder / "runs" / f"learn-{_digest(documents, recipe, self.state)}"
         with open_run(run_folder, recipe, self.engine.base) as run:
-            known = Known(run.trials(), run.drawn())
+            known = Known.resumed(run.trials(), run.drawn())
             for event in write_and_try(STAGE, pieces, lab, under, under, recipe.outer.repeats, recipe.sample, known):
                 match event:
                     case Wrote(key, samples):

@@ -195,6 +195,15 @@ def test_samples_keep_what_was_drawn_first(folder: Path) -> None:
         assert run.drawn() == {"k": (sample,)}
 
 
+def test_a_request_that_drew_more_replaces_what_there_was(folder: Path) -> None:
+    first, second = (Sample("p", (), (1,), (0.0,), text, "eos") for text in ("first", "second"))
+    with open_run(folder, Recipe(), BASE) as run:
+        run.save_samples("k", [first])
+        run.save_samples("k", [first, second])
+    with open_run(folder, Recipe(), BASE) as run:
+        assert run.drawn() == {"k": (first, second)}
+
+
 # ── kills ──
 
 

@@ -11,12 +11,13 @@ Axis suffixes: P tasks, G edits of a task, R repeats (seeds) of an edit, N units
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from selfedit.engine.base import Backend
 from selfedit.errors import RunError
-from selfedit.loop.inner import Unit, Written, plan, propose, run_trials, seed_of
+from selfedit.loop.inner import Unit, Written, is_bad_edit, plan, propose, run_trials, seed_of
 from selfedit.tasks.base import Domain, Grader
 from selfedit.types import (
     Adapter,
@@ -83,6 +84,12 @@ class Known:
 
     trials: dict[str, Trial] = field(default_factory=dict)
     samples: dict[str, tuple[Sample, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def resumed(cls, trials: Mapping[str, Trial], samples: Mapping[str, tuple[Sample, ...]]) -> Self:
+        """Take up what an earlier run left, but for what failed unmeasured and not by the model's fault: it is run again."""
+        lost = {key for key, t in trials.items() if t.failure and t.reward is None and not is_bad_edit(t.failure)}
+        return cls({key: t for key, t in trials.items() if key not in lost}, dict(samples))
 
     def note(self, event: Event) -> None:
         """Remember an event, so that a stage that several experiments share is run once."""

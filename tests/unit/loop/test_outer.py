@@ -329,3 +329,14 @@ def test_the_first_round_is_the_same_for_all_labels() -> None:
     assert len(shared) == 12
     assert shared == trials_in(other)[:12]
     assert not {t.key for t in trials_in(own)[12:]} & {t.key for t in trials_in(other)[12:]}
+
+
+def test_what_failed_unmeasured_is_run_again_and_what_the_model_spoilt_is_not() -> None:
+    broken = trials_in(run(troubled(), replace(CFG, rounds=1)))
+    lost = {t.key for t in broken if t.failure and t.failure.kind != "BadEdit"}
+    spoilt = {t.key for t in broken if t.failure and t.failure.kind == "BadEdit"}
+    known = Known.resumed({t.key: t for t in broken}, {})
+    assert lost
+    assert spoilt
+    assert known.trials.keys() == {t.key for t in broken} - lost
+    assert spoilt <= known.trials.keys()
