@@ -87,7 +87,7 @@ class Known:
 
     @classmethod
     def resumed(cls, trials: Mapping[str, Trial], samples: Mapping[str, tuple[Sample, ...]]) -> Self:
-        """Take up what an earlier run left, but for what failed unmeasured and not by the model's fault: it is run again."""
+        """Take up what an earlier run left. What failed unmeasured, and not by the model's fault, is run again."""
         lost = {key for key, t in trials.items() if t.failure and t.reward is None and not is_bad_edit(t.failure)}
         return cls({key: t for key, t in trials.items() if key not in lost}, dict(samples))
 

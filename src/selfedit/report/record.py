@@ -28,7 +28,7 @@ class KindArm:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything a report shows. `seconds` of computing, all seeds and resumptions added up; `arms` stand in the order of the picture.
+    """Everything a report shows. `seconds` adds up all seeds and resumptions; `arms` stand in the order of the picture.
 
     "base" (no update), "passage" (trained on the bare text) and "round-0" … "round-N" (self-edits of the writer after
     that many rounds of RL) have a look of their own; an arm of any other name is a control.
