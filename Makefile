@@ -44,7 +44,7 @@ endif
 	@touch $@
 
 demo: setup ## watch the embedded model learn to study: minutes on a CPU, no download, no key
-	$(BIN)/selfedit run demo --out runs/demo
+	$(BIN)/selfedit run demo --out runs/demo --device cpu
 
 test: setup ## the default test suite: under two minutes on two cores, no network
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -62,7 +62,7 @@ fix: setup ## repair what lint and formatting can repair
 	$(BIN)/ruff format
 
 evidence: setup ## reproduce the numbers and the curve of the README into runs/evidence
-	$(BIN)/selfedit run evidence --out runs/evidence
+	$(BIN)/selfedit run evidence --out runs/evidence --device cpu
 
 pup: setup ## retrain the embedded model: at most two hours on two cores
 	$(BIN)/python -m selfedit.recipes.pup.train
