@@ -65,6 +65,15 @@ def boundary(stage: Stage) -> Iterator[Caught]:
         caught.failure = Failure(stage, type(error).__name__, str(error) or repr(error))
 
 
+@contextmanager
+def from_extra(extra: str, what: str) -> Iterator[None]:
+    """Turn a failing import inside into `MissingExtra` with the pip line. `what` is what cannot be done without."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtra(f"{what} needs more libraries: pip install 'selfedit[{extra}]'") from error
+
+
 def near_miss(given: str, known: Iterable[str]) -> str:
     """Word the hint at the end of an "unknown …" message: the closest known name, or all of them."""
     names = sorted(known)

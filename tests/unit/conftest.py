@@ -61,7 +61,7 @@ class Fault:
 
 @dataclass
 class FakeEngine:
-    """A `Backend` that knows the sentences it was trained on one by one, and nothing else.
+    """A `Backend` that knows what stands in its prompt and the sentences it was trained on one by one, nothing else.
 
     It writes some of a passage's sentences, more of them with an adapter on it, and nothing for a (title, draw) in
     `spoilt`. Asked one of the questions of `tasks`, it gives the answer if that stands in a text of its adapters which
@@ -130,7 +130,7 @@ class FakeEngine:
     def _reply(self, prompt: str, adapter: Adapter | None) -> str:
         known = "\n".join(t for t in self.held[adapter.id] if ". " not in t) if adapter else ""
         gold = [q.answer for task in self.tasks for q in task.questions if q.question in prompt]
-        return gold[0] if gold and gold[0] in known else "unknown"
+        return gold[0] if gold and (gold[0] in known or gold[0] in prompt) else "unknown"
 
     def logprobs(self, data: Sequence[Datum], adapter: Adapter | None = None) -> list[list[float]]:
         return [[-1.0] * len(datum.tokens) for datum in data]

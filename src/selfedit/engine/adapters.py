@@ -174,8 +174,8 @@ def read_folder(folder: Path, checkpoint: Checkpoint) -> Lora:
             f"no PEFT adapter in {str(folder)!r}; expected adapter_config.json and adapter_model.safetensors"
         )
     try:
-        _check_base(folder, checkpoint.base)
         config = PeftConfig.from_pretrained(str(folder))
+        _check_base(folder, config, checkpoint)
         tensors = load_peft_weights(str(folder), device="cpu")
     except UNREADABLE as error:
         raise ModelError(f"cannot read a PEFT adapter in {str(folder)!r}: {first_line(error)}") from error
@@ -189,12 +189,23 @@ def read_folder(folder: Path, checkpoint: Checkpoint) -> Lora:
     return _uniform(_pair(folder, tensors, places, checkpoint), places)
 
 
-def _check_base(folder: Path, base: str) -> None:
-    """Compare digests, where the folder names one: the same weights under another path are the same base."""
+def _check_base(folder: Path, config: PeftConfig, checkpoint: Checkpoint) -> None:
+    """Compare digests, where the folder names one: the same weights under another path are the same base.
+
+    A foreign folder names its base by hub id and revision at best; what it does not name cannot be checked.
+    """
     note = folder / "selfedit.json"
-    made_for = str(json.loads(note.read_text())["base"]) if note.exists() else base
-    if made_for.rpartition("@")[2] != base.rpartition("@")[2]:
-        raise ModelError(f"the adapter in {str(folder)!r} was made for {made_for}, and this model is {base}")
+    if note.exists():
+        made_for = str(json.loads(note.read_text())["base"])
+        is_same = made_for.rpartition("@")[2] == checkpoint.base.rpartition("@")[2]
+    else:
+        named, revision = config.base_model_name_or_path, config.revision
+        ours = getattr(checkpoint.network.config, "_commit_hash", None)
+        made_for = f"{named}@{revision}" if revision else str(named)
+        is_hub = bool(named) and not Path(str(named)).is_dir() and not Path(checkpoint.source).is_dir()
+        is_same = not is_hub or (named == checkpoint.source and (not revision or not ours or revision == ours))
+    if not is_same:
+        raise ModelError(f"the adapter in {str(folder)!r} was made for {made_for}, and this model is {checkpoint.base}")
 
 
 def _pair(

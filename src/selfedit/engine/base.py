@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-from selfedit.errors import ConfigError, near_miss
+from selfedit.errors import ConfigError, ModelError, near_miss
 from selfedit.types import Adapter, Datum, Example, Failure, Sample, TrainJob, TrainSettings
 
 
@@ -39,6 +39,12 @@ class AnswerJob:
     prompts: tuple[str, ...]
     adapter: Adapter | None = None
     max_tokens: int = 64
+
+
+class Writer(Protocol):
+    """What writes self-edits: any `Backend`, or a server that only samples (`engine.remote.open_writer`)."""
+
+    def sample(self, jobs: Sequence[SampleJob]) -> list[list[Sample] | Failure]: ...
 
 
 class Backend(Protocol):
@@ -94,6 +100,21 @@ def open_backend(name: str, model: str, device: str = "auto") -> Backend:
     if name not in BACKENDS:
         raise ConfigError(f"unknown backend {name!r}; {near_miss(name, BACKENDS)}")
     return BACKENDS[name](model, device)
+
+
+def find_device(device: str) -> str:
+    """Resolve "auto" to "cuda" where there is a GPU, else "cpu"; let "cpu", "cuda" and "cuda:N" be.
+
+    Raises `ConfigError` for another name and `ModelError` for CUDA where there is none.
+    """
+    if device.partition(":")[0] not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"unknown device {device!r}; known: auto, cpu, cuda")
+    has_gpu = bool(import_module("torch").cuda.is_available())
+    if device.startswith("cuda") and not has_gpu:
+        raise ModelError("no CUDA device is available; use device 'cpu' or 'auto'")
+    if device == "auto":
+        return "cuda" if has_gpu else "cpu"
+    return device
 
 
 def limit_threads(n: int) -> None:

@@ -4,6 +4,8 @@ Written out rather than left to `generate()`, for three reasons: a draw must not
 every row brings its own stream of uniform numbers and the token is read off the cumulative distribution; the
 log-probabilities wanted are those before temperature and top-p; and rows that have stopped must not be computed on.
 
+Rows may have different adapters: those of a `LoraStack` that hangs on the network, each row with its slot.
+
 Axes: B rows, T tokens, V vocabulary.
 
     rows = [Row(prompt=[5, 7], limit=16)]
@@ -13,7 +15,9 @@ Axes: B rows, T tokens, V vocabulary.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
@@ -21,6 +25,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from selfedit.engine.lora import Groups, LoraStack, is_out_of_memory
 from selfedit.types import Failure, Stage
 
 EXPECTED_TOKENS = 256  # of an answer, when batches are cut: most rows stop early, and running out of memory is caught
@@ -30,8 +35,9 @@ EXPECTED_TOKENS = 256  # of an answer, when batches are cut: most rows stop earl
 class Row:
     """One prompt and what was generated for it: at most `limit` tokens, the last a stop id where `stop` is "eos".
 
-    `temperature` 0 takes the likeliest token; otherwise `seed` starts the row's own stream of uniform numbers.
-    `failure` is set instead of `stop` when even this row alone does not fit in memory.
+    `temperature` 0 takes the likeliest token; otherwise `seed` starts the row's own stream of uniform numbers. `slot`
+    is that of its adapter, where there are several. `failure` is set instead of `stop` when even this row alone does
+    not fit in memory.
     """
 
     prompt: Sequence[int]
@@ -39,6 +45,7 @@ class Row:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: str = ""
+    slot: int = 0
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     stop: Literal["eos", "length"] | None = None
@@ -50,18 +57,29 @@ class Row:
         self.tokens, self.logprobs, self.stop, self.stream = [], [], None, Random(self.seed)
 
 
-def decode(network: Any, rows: Sequence[Row], stops: frozenset[int], pad: int, budget: int, stage: Stage) -> None:
+def decode(
+    network: Any,
+    rows: Sequence[Row],
+    stops: frozenset[int],
+    pad: int,
+    budget: int,
+    stage: Stage,
+    stack: LoraStack | None = None,
+) -> None:
     """Fill `rows`, in batches of like length of about `budget` tokens.
 
     When memory runs out, the batch is repeated with half the budget. `pad` is any token id; `stage` names failures.
+    `stack` holds the adapters of the rows, where they have several; it hangs on the network.
     """
     waiting = sorted(rows, key=lambda row: -len(row.prompt))
     while waiting:
         cost = len(waiting[0].prompt) + min(waiting[0].limit, EXPECTED_TOKENS)
         batch = waiting[: max(1, budget // cost)]
         try:
-            _decode_batch(network, batch, stops, pad)
-        except torch.OutOfMemoryError as error:
+            _decode_batch(network, batch, stops, pad, stack)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             if len(batch) > 1:
                 budget = cost * len(batch) // 2
                 continue
@@ -70,7 +88,8 @@ def decode(network: Any, rows: Sequence[Row], stops: frozenset[int], pad: int, b
 
 
 @torch.no_grad()
-def _decode_batch(network: Any, rows: Sequence[Row], stops: frozenset[int], pad: int) -> None:
+def _decode_batch(network: Any, rows: Sequence[Row], stops: frozenset[int], pad: int, stack: LoraStack | None) -> None:
+    rows = sorted(rows, key=lambda row: row.slot)
     for row in rows:
         row.restart()
     device = network.device
@@ -81,14 +100,15 @@ def _decode_batch(network: Any, rows: Sequence[Row], stops: frozenset[int], pad:
     positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
     cache = None
     while rows:
-        output = network(
-            input_ids=tokens_BT,
-            attention_mask=mask_BT,
-            position_ids=positions_BT,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        with _of_slots(rows, tokens_BT.shape[1], stack, device):
+            output = network(
+                input_ids=tokens_BT,
+                attention_mask=mask_BT,
+                position_ids=positions_BT,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         cache = output.past_key_values
         tokens_B = _append(rows, output.logits[:, -1].float(), stops)
         kept = [i for i, row in enumerate(rows) if row.stop is None]
@@ -100,6 +120,16 @@ def _decode_batch(network: Any, rows: Sequence[Row], stops: frozenset[int], pad:
         tokens_BT = tokens_B[:, None]
         mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(rows), 1)], dim=1)
         positions_BT = positions_BT[:, -1:] + 1
+
+
+def _of_slots(
+    rows: Sequence[Row], width: int, stack: LoraStack | None, device: torch.device
+) -> AbstractContextManager[None]:
+    """Tell the stack whose tokens come next: `width` of every row."""
+    if stack is None:
+        return nullcontext()
+    counts = Counter(row.slot for row in rows)
+    return stack.during(Groups.of([counts[slot] * width for slot in range(stack.slots)], device))
 
 
 def _append(rows: Sequence[Row], logits_BV: Tensor, stops: frozenset[int]) -> Tensor:

@@ -1,8 +1,9 @@
-"""The engine in this process: one frozen transformers model, adapters trained one after the other. Correct and simple.
+"""The engine in this process: one frozen transformers model, many adapters trained and examined at once.
 
 It runs on a CPU in fp32 and on CUDA in bf16. Adapters are kept in memory as tensors and found again by their content
-id; a chain (an adapter on top of another) is used as the one LoRA that it sums up to. How one LoRA is trained stands
-in `training.py`, how text is generated in `decoding.py`, what is on disk in `checkpoints.py` and `adapters.py`.
+id; a chain (an adapter on top of another) is used as the one LoRA that it sums up to. How LoRAs share a pass stands in
+`lora.py`, who trains when in `pool.py`, how text is generated in `decoding.py`, what is on disk in `checkpoints.py` and
+`adapters.py`.
 
 In fp32 what else is in a batch changes logits by rounding only; in bf16 on CUDA that can suffice for another token. A
 job with `start` keeps the rank, alpha and targets of that adapter; those of its settings are not looked at. Calls from
@@ -15,12 +16,15 @@ several threads take turns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 from typing import TypeVar
 
 import torch
+from psutil import virtual_memory
 
 from selfedit.engine.adapters import (
     Lora,
@@ -32,15 +36,23 @@ from selfedit.engine.adapters import (
     read_folder,
     write_folder,
 )
-from selfedit.engine.base import AnswerJob, SampleJob
+from selfedit.engine.base import AnswerJob, SampleJob, find_device
 from selfedit.engine.checkpoints import open_checkpoint
 from selfedit.engine.decoding import Row, decode
-from selfedit.engine.training import cross_entropy_at, mounted, pad_right, seeded, train_lora
+from selfedit.engine.lora import LoraStack, mounted, shapes_of
+from selfedit.engine.pool import Pool, Room, Trained, Work
+from selfedit.engine.ragged import Batch, can_pack, label_losses, packing, passes
+from selfedit.engine.schedules import seeded
 from selfedit.errors import ConfigError, InputError, ModelError, boundary
 from selfedit.types import Adapter, Datum, Example, Failure, Sample, Stage, TrainJob, TrainSettings
 
 TOKENS_PER_BATCH = {"cpu": 16_384, "cuda": 131_072}  # when generating; halved as often as CUDA's memory asks for it
-LOGITS_PER_BATCH = 2**26  # rows * tokens * vocabulary in `logprobs`: a quarter of a gigabyte
+LOGITS_PER_PASS = 2**26  # tokens * vocabulary in `logprobs`: a quarter of a gigabyte
+SHARE_OF_FREE_MEMORY = 0.5  # for adapters in training; the rest is for activations
+ROOM = {
+    "cpu": Room(tokens_per_step=1024, tokens_per_pass=4096, bytes_of_slots=2 * 2**30),
+    "cuda": Room(tokens_per_step=2048, tokens_per_pass=8192, bytes_of_slots=64 * 2**30),
+}
 
 Job = TypeVar("Job", AnswerJob, SampleJob)
 Item = TypeVar("Item")
@@ -50,9 +62,12 @@ class LocalBackend:
     """`Backend` in this process. `model` is "pup", a folder or a hub id; `device` is "auto", "cpu" or "cuda"."""
 
     def __init__(self, model: str, device: str = "auto") -> None:
-        self._device = _find_device(device)
+        self._device = torch.device(find_device(device))
         self._checkpoint = open_checkpoint(model, self._device)
         self._network = self._checkpoint.network
+        self._can_pack = can_pack(self._network)
+        self._room = _room_beside(self._device)
+        self._pool = Pool(self._network, self._room, self._can_pack)
         self._loras: dict[str, Lora] = {}
         self._places: dict[str | tuple[str, ...], dict[str, Place]] = {}
         self._lock = RLock()
@@ -78,8 +93,21 @@ class LocalBackend:
         return tuple(self._encode_one(example, settings) for example in examples)
 
     def train(self, jobs: Sequence[TrainJob]) -> list[Adapter | Failure]:
-        """Train one adapter a job, one after the other."""
-        return [self._try_train(job) for job in jobs]
+        """Train one adapter a job, all of them at once; only jobs on top of another adapter wait for each other."""
+        results: dict[int, Adapter | Failure] = {}
+        groups: dict[Adapter | None, dict[int, TrainJob]] = {}
+        for i, job in enumerate(jobs):
+            with boundary("train") as caught:
+                self._check_job(job)
+                groups.setdefault(_under(job), {})[i] = job
+            if caught.failure:
+                results[i] = caught.failure
+        for under, group in groups.items():
+            with boundary("train") as caught:
+                results |= zip(group, self._train(list(group.values()), under), strict=True)
+            if caught.failure:  # one by one, so that what breaks a pass takes no other job with it
+                results |= {i: self.train([job])[0] if len(group) > 1 else caught.failure for i, job in group.items()}
+        return [results[i] for i in range(len(jobs))]
 
     def answer(self, jobs: Sequence[AnswerJob]) -> list[list[str] | Failure]:
         """Answer greedily; answers are stripped, without special tokens.
@@ -102,18 +130,16 @@ class LocalBackend:
         """
         for datum in data:
             self._check_datum(datum)
-        results: list[list[float]] = [[0.0] * min(len(datum.tokens), 1) for datum in data]
-        waiting = [i for i, datum in enumerate(data) if len(datum.tokens) > 1]
-        waiting.sort(key=lambda i: -len(data[i].tokens))
-        with self._lock, mounted(self._network, self._folded(adapter)), torch.no_grad():
-            while waiting:
-                longest = len(data[waiting[0]].tokens)
-                size = max(1, LOGITS_PER_BATCH // (longest * self._checkpoint.vocabulary))
-                batch, waiting = waiting[:size], waiting[size:]
-                tokens_BT, _ = pad_right([data[i] for i in batch])
-                losses_BT = cross_entropy_at(self._network, tokens_BT, torch.arange(1, longest)).tolist()
-                for i, losses_T in zip(batch, losses_BT, strict=True):
-                    results[i] += [-loss for loss in losses_T[: len(data[i].tokens) - 1]]
+        results = [[0.0] * len(datum.tokens) for datum in data]
+        whole = [(i, replace(datum, weights=(1.0,) * len(datum.tokens))) for i, datum in enumerate(data)]
+        budget = LOGITS_PER_PASS // self._checkpoint.vocabulary
+        with self._lock, mounted(self._network, self._folded(adapter)), packing(self._network, self._can_pack):
+            for part in passes([(i, datum) for i, datum in whole if len(datum.tokens) > 1], budget):
+                batch = Batch.of(part, self._can_pack, self._device)
+                with torch.no_grad():
+                    losses = iter(label_losses(self._network, batch).tolist())
+                for i, datum in part:
+                    results[i][1:] = [-next(losses) for _ in datum.tokens[1:]]
         return results
 
     def export(self, adapter: Adapter, folder: Path) -> Path:
@@ -153,21 +179,21 @@ class LocalBackend:
 
     # Training
 
-    def _try_train(self, job: TrainJob) -> Adapter | Failure:
-        with boundary("train") as caught, self._lock:
-            self._check_job(job)
-            under = job.start.under if job.start else job.under
-            frozen, lora = self._folded(under), self._first_weights(job)
-            return self._keep(train_lora(self._network, job, frozen, lora), under)
-        assert caught.failure is not None
-        return caught.failure
+    def _train(self, jobs: Sequence[TrainJob], under: Adapter | None) -> list[Adapter | Failure]:
+        """Train jobs on top of one adapter.
+
+        A large model's adapters have so many weights that to draw and to name them takes about as long as to train
+        them; both leave Python alone, so threads do it.
+        """
+        with self._lock, ThreadPoolExecutor() as threads:
+            works = list(threads.map(lambda job: Work(job, self._first_weights(job)), jobs))
+            trained = self._pool.train(works, self._folded(under))
+            return list(threads.map(lambda t: self._keep(t.lora, under) if isinstance(t, Trained) else t, trained))
 
     def _first_weights(self, job: TrainJob) -> Lora:
         if job.start:
             return self._chain(job.start)[-1]
         settings = job.settings
-        if settings.targets not in self._places:
-            self._places[settings.targets] = find_targets(self._checkpoint, settings.targets)
         return fresh_lora(self._places[settings.targets], settings.rank, settings.alpha, seeded(job.seed, "weights"))
 
     def _check_job(self, job: TrainJob) -> None:
@@ -179,6 +205,10 @@ class LocalBackend:
             raise ConfigError(f"dropout is {settings.dropout}; it must be at least 0 and below 1")
         if job.under and job.start:
             raise ConfigError("a job has both `under` and `start`; give one: an adapter on top, or the same continued")
+        if job.start:
+            self._chain(job.start)
+        elif settings.targets not in self._places:
+            self._places[settings.targets] = find_targets(self._checkpoint, settings.targets)
         for datum in job.data:
             self._check_datum(datum)
         if not any(weight != 0 for datum in job.data for weight in datum.weights[1:]):
@@ -231,27 +261,58 @@ class LocalBackend:
         finish: Callable[[Job, list[Row]], list[Item]],
     ) -> list[list[Item] | Failure]:
         """Decode the rows of all jobs of an adapter together; a job that fails takes no other with it."""
-        results: list[list[Item] | Failure] = [[] for _ in jobs]
-        groups: dict[str, list[tuple[int, list[Row]]]] = {}
+        rows_of: dict[int, list[Row]] = {}
+        results: dict[int, list[Item] | Failure] = {}
         for i, job in enumerate(jobs):
             with boundary(stage) as caught:
                 self._chain(job.adapter)
-                rows = to_rows(job)
-                groups.setdefault(job.adapter.id if job.adapter else "", []).append((i, rows))
-            results[i] = caught.failure or []
-        for group in groups.values():
-            rows = [row for _, job_rows in group for row in job_rows]
-            with boundary(stage) as caught:
-                self._decode(stage, rows, jobs[group[0][0]].adapter)
-            for i, job_rows in group:
-                failure = caught.failure or next((row.failure for row in job_rows if row.failure), None)
-                results[i] = failure or finish(jobs[i], job_rows)
-        return results
+                rows_of[i] = to_rows(job)
+            if caught.failure:
+                results[i] = caught.failure
+        with boundary(stage) as caught:
+            self._decode(stage, {i: jobs[i].adapter for i in rows_of}, rows_of)
+        if caught.failure and len({jobs[i].adapter for i in rows_of}) > 1:  # one by one, as in `train`
+            return [results.get(i) or self._generate(stage, [job], to_rows, finish)[0] for i, job in enumerate(jobs)]
+        for i, rows in rows_of.items():
+            failure = caught.failure or next((row.failure for row in rows if row.failure), None)
+            results[i] = failure or finish(jobs[i], rows)
+        return [results[i] for i in range(len(jobs))]
 
-    def _decode(self, stage: Stage, rows: Sequence[Row], adapter: Adapter | None) -> None:
+    def _decode(self, stage: Stage, adapters: Mapping[int, Adapter | None], rows_of: Mapping[int, list[Row]]) -> None:
+        """Decode the rows of all jobs together: one adapter for all is mounted, several share a stack."""
+        distinct = list(dict.fromkeys(adapters.values()))
+        shared, loras = self._on_common_ground(distinct)
+        rows = {adapter: [row for i in rows_of if adapters[i] == adapter for row in rows_of[i]] for adapter in distinct}
+        with self._lock, mounted(self._network, shared):
+            if len(distinct) == 1:
+                self._fill(stage, rows[distinct[0]])
+                return
+            shapes = shapes_of([lora for lora in loras if lora])
+            rank = max(lora.rank for lora in loras if lora)
+            fitting = max(1, self._room.bytes_of_slots // LoraStack.bytes_per_slot(shapes, rank, learns=False))
+            for start in range(0, len(distinct), fitting):
+                few = range(start, min(start + fitting, len(distinct)))
+                stack = LoraStack(shapes, len(few), rank, self._network)
+                for slot, i in enumerate(few):
+                    stack.put(slot, loras[i])
+                    for row in rows[distinct[i]]:
+                        row.slot = slot
+                with stack.hung_on(self._network):
+                    self._fill(stage, [row for i in few for row in rows[distinct[i]]], stack)
+                del stack  # before the next one is made
+
+    def _fill(self, stage: Stage, rows: Sequence[Row], stack: LoraStack | None = None) -> None:
         checkpoint, budget = self._checkpoint, TOKENS_PER_BATCH[self._device.type]
-        with self._lock, mounted(self._network, self._folded(adapter)):
-            decode(self._network, rows, checkpoint.stops, checkpoint.eos, budget, stage)
+        decode(self._network, rows, checkpoint.stops, checkpoint.eos, budget, stage, stack)
+
+    def _on_common_ground(self, adapters: Sequence[Adapter | None]) -> tuple[Lora | None, list[Lora | None]]:
+        """Split adapters into what all of them stand on, and what each adds to it."""
+        first = adapters[0]
+        if len(adapters) == 1:
+            return self._folded(first), [None]
+        if first and all(adapter and adapter.under == first.under for adapter in adapters):
+            return self._folded(first.under), [self._chain(adapter)[-1] for adapter in adapters]
+        return None, [self._folded(adapter) for adapter in adapters]
 
     def _answer_rows(self, job: AnswerJob) -> list[Row]:
         prompts = [self._prompt_tokens(prompt) for prompt in job.prompts]
@@ -298,11 +359,12 @@ class LocalBackend:
         return str(decode_tokens(row.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def _find_device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.partition(":")[0] not in TOKENS_PER_BATCH:
-        raise ConfigError(f"unknown device {device!r}; known: auto, cpu, cuda")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError("no CUDA device is available; use device 'cpu' or 'auto'")
-    return torch.device(device)
+def _room_beside(device: torch.device) -> Room:
+    """Lower the room for adapters to what a device has free once the network is there."""
+    room = ROOM[device.type]
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else virtual_memory().available
+    return replace(room, bytes_of_slots=min(room.bytes_of_slots, int(SHARE_OF_FREE_MEMORY * free)))
+
+
+def _under(job: TrainJob) -> Adapter | None:
+    return job.start.under if job.start else job.under

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from selfedit.engine.adapters import read_folder
 from selfedit.engine.local import LocalBackend
-from selfedit.engine.training import mounted
+from selfedit.engine.lora import mounted
 from selfedit.errors import ModelError
 from selfedit.types import Adapter, Example, TrainJob, TrainSettings
 
@@ -164,6 +166,33 @@ def test_an_adapter_of_another_base_is_refused(engine: LocalBackend, writer: Ada
 def change_config(folder: Path, **values: Any) -> None:
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize(
+    ("named", "revision", "is_refused"),
+    [
+        ("org/model", "a" * 40, False),
+        ("org/model", None, False),
+        ("org/other", None, True),
+        ("org/model", "b" * 40, True),
+    ],
+)
+def test_a_foreign_adapter_that_names_another_base_or_revision_is_refused(
+    engine: LocalBackend,
+    writer: Adapter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    named: str,
+    revision: str | None,
+    is_refused: bool,
+) -> None:
+    folder = engine.export(writer, tmp_path / "adapter")
+    (folder / "selfedit.json").unlink()
+    change_config(folder, base_model_name_or_path=named, revision=revision)
+    monkeypatch.setattr(engine._network.config, "_commit_hash", "a" * 40, raising=False)
+    from_hub = replace(engine._checkpoint, source="org/model")
+    with pytest.raises(ModelError, match=f"made for {named}") if is_refused else nullcontext():
+        read_folder(folder, from_hub)
 
 
 def change_tensors(folder: Path, rename: str = "", width: int = 0, drop: str = "nothing") -> None:

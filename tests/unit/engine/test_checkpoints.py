@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -128,6 +130,14 @@ def test_devices_are_checked(tiny_model_dir: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ModelError, match="no CUDA device"):
             LocalBackend(str(tiny_model_dir), "cuda")
+
+
+def test_adapters_get_no_more_room_than_half_of_the_free_memory(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roomy = LocalBackend(str(tiny_model_dir), "cpu")._room
+    monkeypatch.setattr("selfedit.engine.local.virtual_memory", lambda: SimpleNamespace(available=4_096_000))
+    assert LocalBackend(str(tiny_model_dir), "cpu")._room == replace(roomy, bytes_of_slots=2_048_000)
 
 
 def test_the_registry_opens_this_engine_by_name(tiny_model_dir: Path) -> None:

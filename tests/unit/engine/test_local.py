@@ -12,14 +12,16 @@ import pytest
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, get_scheduler
+from transformers import GPT2Config, GPT2LMHeadModel, get_scheduler
 
 from selfedit.engine.adapters import Lora
 from selfedit.engine.base import AnswerJob, SampleJob
 from selfedit.engine.local import LocalBackend
-from selfedit.engine.training import batches, mounted, rate, seeded
+from selfedit.engine.lora import mounted
+from selfedit.engine.schedules import batches, rate, seeded
 from selfedit.errors import ConfigError, InputError, ModelError
 from selfedit.types import Adapter, Datum, Example, Failure, Sample, Schedule, TrainJob, TrainSettings
+from tests.unit.engine.conftest import bare, peft_loss, train_with_peft, weighed
 
 # PEFT 0.21 asks transformers 5.23 for an attribute that has a new name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -78,42 +80,9 @@ def flat(rows: Sequence[Sequence[Any]]) -> list[Any]:
     return [value for row in rows for value in row]
 
 
-def bare(tiny_model_dir: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32, device_map="cpu")
-
-
 def base_logits(engine: LocalBackend) -> Tensor:
     with torch.no_grad():
         return torch.as_tensor(engine._network(input_ids=torch.arange(40)[None]).logits)
-
-
-def peft_losses(model: Any, data: Sequence[Datum]) -> Tensor:
-    """Weighted mean of token losses over one batch, written out with a loop over the rows."""
-    total, size = torch.zeros(()), 0.0
-    for datum in data:
-        logprobs = model(input_ids=torch.tensor([datum.tokens])).logits[0].log_softmax(-1)
-        for t in range(1, len(datum.tokens)):
-            total = total - datum.weights[t] * logprobs[t - 1, datum.tokens[t]]
-            size += abs(datum.weights[t])
-    return total / size
-
-
-def train_with_peft(model: Any, job: TrainJob) -> None:
-    """The obvious loop: PEFT's modules, torch's clipping, transformers' scheduler, no padding."""
-    settings = job.settings
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    plan = batches(len(job.data), settings.batch_size, settings.epochs, seeded(job.seed, "order"))
-    optimizer = torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=False
-    )
-    schedule = get_scheduler(settings.schedule, optimizer, round(settings.warmup * len(plan)), len(plan))
-    for rows in plan:
-        optimizer.zero_grad()
-        peft_losses(model, [job.data[i] for i in rows.tolist()]).backward()
-        if settings.clip:
-            torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
-        optimizer.step()
-        schedule.step()
 
 
 @pytest.mark.parametrize(
@@ -139,9 +108,7 @@ def test_a_trained_adapter_equals_one_trained_by_a_plain_peft_loop(
     reference: Any = PeftModel.from_pretrained(bare(tiny_model_dir), str(engine.export(ours, tmp_path / "end")))
     with torch.no_grad():
         for datum in weighted:
-            torch.testing.assert_close(
-                peft_losses(reference, [datum]), peft_losses(model, [datum]), rtol=1e-5, atol=1e-5
-            )
+            torch.testing.assert_close(peft_loss(reference, [datum]), peft_loss(model, [datum]), rtol=1e-5, atol=1e-5)
     products, expected = lora_products(reference), lora_products(model)
     assert products.keys() == expected.keys() != set()
     for name, product in products.items():
@@ -177,14 +144,28 @@ def test_every_epoch_is_a_new_permutation_cut_in_batches() -> None:
     assert first != second
 
 
-def test_a_job_gives_the_same_adapter_whatever_ran_before(engine: LocalBackend, data: tuple[Datum, ...]) -> None:
+def test_the_same_jobs_give_the_same_adapters_bit_by_bit_whatever_ran_before(
+    engine: LocalBackend, data: tuple[Datum, ...]
+) -> None:
     job = TrainJob(data, replace(SETTINGS, dropout=0.3), seed=5)
-    alone = train(engine, job)
+    jobs = [job, replace(job, seed=6), replace(job, data=data[:2]), replace(job, settings=SETTINGS)]
+    results = engine.train(jobs)
     torch.rand(7)
-    others = [replace(job, seed=6), replace(job, data=data[:2]), replace(job, settings=SETTINGS)]
-    results = engine.train([*others, job])
-    assert results[-1] == alone
+    train(engine, replace(job, seed=7))
+    assert engine.train(jobs) == results
     assert len({result.id for result in results if isinstance(result, Adapter)}) == 4
+
+
+def test_a_job_beside_others_gives_the_adapter_that_it_gives_alone_but_for_rounding(
+    engine: LocalBackend, data: tuple[Datum, ...]
+) -> None:
+    job = TrainJob(data, replace(SETTINGS, dropout=0.3), seed=5)
+    others = [replace(job, seed=6), replace(job, data=data[:2]), replace(job, settings=SETTINGS)]
+    *_, beside = engine.train([*others, job])
+    assert isinstance(beside, Adapter)
+    expected = flat(engine.logprobs(data, train(engine, job)))
+    assert flat(engine.logprobs(data, beside)) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert flat(engine.logprobs(data, train(engine, others[0]))) != pytest.approx(expected, rel=1e-2)
 
 
 def test_training_leaves_the_global_random_state_alone(engine: LocalBackend, data: tuple[Datum, ...]) -> None:
@@ -211,12 +192,34 @@ def test_a_failing_job_leaves_the_others_and_the_base_alone(engine: LocalBackend
     job = TrainJob(data, SETTINGS, seed=5)
     broken = replace(job, data=(*data, Datum(data[0].tokens, (float("nan"),) * len(data[0].tokens))))
     first, failure, last = engine.train([job, broken, job])
-    assert isinstance(first, Adapter)
-    assert first == last == train(engine, job)
     assert isinstance(failure, Failure)
     assert (failure.stage, failure.kind) == ("train", "FloatingPointError")
     assert "nan" in failure.message
+    expected = flat(engine.logprobs(data, train(engine, job)))
+    for result in (first, last):
+        assert isinstance(result, Adapter)
+        assert flat(engine.logprobs(data, result)) == pytest.approx(expected, rel=1e-5, abs=1e-5)
     assert torch.equal(base_logits(engine), before)
+
+
+def test_a_target_that_sees_but_some_tokens_fails_its_job_and_no_other(
+    engine: LocalBackend, data: tuple[Datum, ...]
+) -> None:
+    job = TrainJob(data, SETTINGS, seed=5)
+    head = replace(job, data=weighed(data, 1.0, 0.0), settings=replace(SETTINGS, targets=("lm_head",)))
+    first, failure, last = engine.train([job, head, job])
+    assert "choose other LoRA targets" in message(failure)
+    assert first == last == train(engine, job)
+
+
+def test_an_adapter_on_the_output_layer_answers_beside_others_as_it_does_alone(
+    engine: LocalBackend, adapter: Adapter
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pair = (torch.randn(4, 32, generator=generator), torch.randn(300, 4, generator=generator))
+    foreign = engine._keep(Lora(4, 4.0, {"lm_head": pair}), under=None)
+    jobs = [AnswerJob(PROMPTS, used, 12) for used in (foreign, adapter, None)]
+    assert answers(engine, *jobs) == [answers(engine, job)[0] for job in jobs]
 
 
 def test_an_exploding_update_is_a_failure(engine: LocalBackend, data: tuple[Datum, ...]) -> None:
@@ -324,7 +327,7 @@ def test_an_architecture_with_learned_positions_and_transposed_weights_works_too
     assert together != answers(engine, AnswerJob(PROMPTS, None, max_tokens=24))[0]
     model: Any = PeftModel.from_pretrained(bare(folder), str(engine.export(adapter, tmp_path / "adapter")))
     with torch.no_grad():
-        losses = [peft_losses(model, [datum]).item() * (len(datum.tokens) - 1) for datum in data]
+        losses = [peft_loss(model, [datum]).item() * (len(datum.tokens) - 1) for datum in data]
     assert [-sum(row) for row in engine.logprobs(data, adapter)] == pytest.approx(losses, rel=1e-4)
 
 
