@@ -6,7 +6,7 @@
 # Paths are relative throughout, so that a checkout may lie in a folder with spaces.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test e2e check fix evidence pup clean
+.PHONY: help setup demo test e2e check fix evidence pup bench clean
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -66,6 +66,9 @@ evidence: setup ## reproduce the numbers and the curve of the README into runs/e
 
 pup: setup ## retrain the embedded model: at most two hours on two cores
 	$(BIN)/python -m selfedit.recipes.pup.train
+
+bench: setup ## time the inner loop against other ways to run it: at most ten minutes on two cores
+	$(BIN)/python bench/inner_loop.py
 
 clean: ## remove .venv, caches and builds; runs/ stays
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist
