@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from selfedit.errors import InputError
-from selfedit.sources.documents import Piece, read_folder, split_document, write_folder
+from selfedit.errors import InputError, MissingExtra
+from selfedit.sources.documents import read_folder, split_task, write_folder
+from selfedit.sources.splitting import Piece
 from selfedit.types import Question, Task
+
+GOOD = {"question": "q", "answer": "a", "source": "a.md"}
 
 
 def written(folder: Path, files: Mapping[str, str]) -> Path:
@@ -71,10 +73,35 @@ def test_a_text_file_has_no_headings(tmp_path: Path) -> None:
 
 
 def test_hidden_files_are_left_alone_and_others_are_listed_as_skipped(tmp_path: Path) -> None:
-    files = {"a.MD": "text", ".b.md": "\0", ".git/c.md": "\0", "d/e.pdf": "%PDF", "d/questions.jsonl": "x"}
+    files = {"a.MD": "text", ".b.md": "\0", ".git/c.md": "\0", "d/e.png": "\x89PNG", "d/questions.jsonl": "x"}
     documents = read_folder(written(tmp_path, files))
     assert [task.id for task in documents.tasks] == ["a.MD"]
-    assert documents.skipped == ("d/e.pdf", "d/questions.jsonl")
+    assert documents.skipped == ("d/e.png", "d/questions.jsonl")
+
+
+def test_what_programs_put_into_folders_is_left_alone(tmp_path: Path) -> None:
+    files = {"a.py": "x = 1", "__pycache__/a.pyc": "\0", "web/node_modules/b/README.md": "theirs"}
+    documents = read_folder(written(tmp_path, files))
+    assert [task.id for task in documents.tasks] == ["a.py"]
+    assert documents.skipped == ()
+
+
+def test_code_is_titled_by_its_path_and_knows_its_language(tmp_path: Path) -> None:
+    read = read_folder(
+        written(tmp_path, {"api/client.py": "\n\nx = 1\n", "api/__init__.py": "\n", "web/a.ts": "let a"})
+    )
+    assert read.tasks == (
+        Task("api/client.py", "api/client.py", "x = 1", meta={"language": "python"}),
+        Task("web/a.ts", "web/a.ts", "let a", meta={"language": "typescript"}),
+    )
+    assert read.skipped == ()
+
+
+def test_code_is_cut_as_code_and_a_document_as_a_document() -> None:
+    text = "# one\ndef f(): ...\n# Two\ndef g(): ..."
+    code, prose = (Task("a", "a", text, meta=meta) for meta in ({"language": "python"}, {}))
+    assert [piece.title for piece in split_task(code, lambda text: True)] == ["a — f", "a — g"]
+    assert split_task(prose, lambda text: True) == (Piece("a", text),)
 
 
 def test_a_hidden_folder_can_be_named(tmp_path: Path) -> None:
@@ -91,7 +118,13 @@ def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_documents_is_refused(tmp_path: Path) -> None:
-    assert refusal(written(tmp_path, {"a.pdf": "%PDF"})).startswith("there is no .md or .txt file in the folder")
+    message = refusal(written(tmp_path, {"a.png": "PNG"}))
+    assert message.startswith("there is no document in the folder")
+    assert message.endswith("; .md, .txt, .html, .pdf and source code are read")
+
+
+def test_a_folder_of_empty_code_is_refused(tmp_path: Path) -> None:
+    assert "is empty; there is nothing to learn" in refusal(written(tmp_path, {"a/__init__.py": ""}))
 
 
 @pytest.mark.parametrize("content", [b"one\ncaf\xe9", b"one\n\0\0", b"one\n\x89PNG\r\n"])
@@ -108,6 +141,73 @@ def test_a_file_that_is_no_text_is_refused_with_its_line(tmp_path: Path, content
 def test_an_empty_document_is_refused_by_its_name(tmp_path: Path, text: str, what: str) -> None:
     message = refusal(written(tmp_path, {"a.md": "text", "b.md": text}))
     assert message.startswith(f"the document {str(tmp_path / 'b.md')!r} {what}")
+
+
+@pytest.mark.parametrize("name", ["a.md", "a.txt", "a.html", "a.pdf", "a.py", "a.go"])
+def test_a_file_beyond_the_size_limit_is_refused_unread(tmp_path: Path, name: str) -> None:
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(100_000_000)  # a hole: it takes no room on the disk
+    message = refusal(tmp_path)
+    assert message == f"{str(tmp_path / name)!r} holds 100 MB and at most 50 are read; split it or remove it"
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    assert refusal(written(tmp_path, {"a.md": "text"})) == f"cannot read {str(tmp_path / 'a.md')!r}: Permission denied"
+
+
+# ── what is bad can be left out ──
+
+
+def test_bad_documents_and_questions_are_left_out_and_named(tmp_path: Path) -> None:
+    rows = [
+        {"question": "q", "answer": "a", "source": "good.md"},
+        {"question": "q", "answer": "", "source": "good.md"},
+        {"question": "q", "answer": "a", "source": "empty.md"},
+    ]
+    good = {"good.md": "text", "questions.jsonl": asked(*rows) + "{broken\n"}
+    written(tmp_path, {**good, "empty.md": " ", "a.pdf": "no PDF", "b.js": "x" * 6000})
+    (tmp_path / "c.txt").write_bytes(b"caf\xe9")
+    read = read_folder(tmp_path, skip_bad=True)
+    assert [(task.id, task.questions) for task in read.tasks] == [("good.md", (Question("q", "a"),))]
+    names = ["a.pdf", "b.js", "c.txt", "empty.md", "line 2 of", "line 4 of"]
+    assert [name in sentence for name, sentence in zip(names, read.bad, strict=True)] == [True] * len(names)
+
+
+def test_unreadable_questions_leave_the_documents(tmp_path: Path) -> None:
+    written(tmp_path, {"a.md": "text"})
+    (tmp_path / "questions.jsonl").write_bytes(b"\xff\xfe")
+    read = read_folder(tmp_path, skip_bad=True)
+    assert [task.questions for task in read.tasks] == [()]
+    assert len(read.bad) == 1
+
+
+def test_nothing_is_bad_in_a_good_folder(tmp_path: Path) -> None:
+    folder = written(
+        tmp_path, {"a.md": "text", "questions.jsonl": asked({"question": "q", "answer": "a", "source": "a.md"})}
+    )
+    assert read_folder(folder, skip_bad=True) == read_folder(folder)
+
+
+def test_a_folder_without_a_good_document_is_refused_whatever_may_be_left_out(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no document in the folder .* can be used: .*a\.md.* is empty.* with 1 more"):
+        read_folder(written(tmp_path, {"a.md": "", "b.md": ""}), skip_bad=True)
+
+
+@pytest.mark.parametrize(("name", "library"), [("a.html", "markdownify"), ("a.pdf", "pypdf"), ("a.rs", "tree_sitter")])
+def test_a_missing_library_is_an_error_with_the_pip_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, library: str
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    written(tmp_path, {name: "text", "good.md": "text"})
+    with pytest.raises(MissingExtra, match=r"a\.\w+.* needs more libraries: pip install 'selfedit\[documents\]'"):
+        read_folder(tmp_path)
+    read = read_folder(tmp_path, skip_bad=True)
+    assert [task.id for task in read.tasks] == ["good.md"]
+    assert "pip install 'selfedit[documents]'" in read.bad[0]
 
 
 # ── questions ──
@@ -132,9 +232,6 @@ def test_a_path_wins_over_an_equal_file_name(tmp_path: Path) -> None:
     row = {"question": "q", "answer": "a", "source": "a.md"}
     files = {"a.md": "text", "sub/a.md": "text", "questions.jsonl": asked(row)}
     assert [len(task.questions) for task in read_folder(written(tmp_path, files)).tasks] == [1, 0]
-
-
-GOOD = {"question": "q", "answer": "a", "source": "a.md"}
 
 
 @pytest.mark.parametrize(
@@ -181,106 +278,3 @@ def test_a_folder_that_holds_something_is_not_written_over(tmp_path: Path) -> No
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot write to"):
         write_folder(written(tmp_path, {"a.md": ""}) / "a.md" / "b", [])
-
-
-# ── cutting ──
-
-GUIDE = """Intro.
-
-## Install
-
-### Linux
-Run apt. Then run make.
-
-### Mac
-Use brew.
-
-## Use
-Call it.
-"""
-
-
-def shorter_than(limit: int, text: str = GUIDE) -> tuple[Piece, ...]:
-    return split_document(text, "Guide", lambda piece: len(piece) <= limit)
-
-
-def test_a_document_that_fits_is_left_whole() -> None:
-    assert shorter_than(1000) == (Piece("Guide", GUIDE.strip()),)
-
-
-def test_a_long_document_is_cut_at_its_top_headings_and_titled_by_place() -> None:
-    assert shorter_than(90) == (
-        Piece("Guide", "Intro."),
-        Piece("Guide — Install", "## Install\n\n### Linux\nRun apt. Then run make.\n\n### Mac\nUse brew."),
-        Piece("Guide — Use", "## Use\nCall it."),
-    )
-
-
-def test_a_long_section_is_cut_at_its_own_headings() -> None:
-    assert [piece.title for piece in shorter_than(70)] == [
-        "Guide",
-        "Guide — Install — Linux",
-        "Guide — Install — Mac",
-        "Guide — Use",
-    ]
-
-
-def test_paragraphs_are_joined_while_they_fit() -> None:
-    text = "One one.\n\nTwo two.\n\nThree three."
-    assert [piece.text for piece in shorter_than(25, text)] == ["One one.\n\nTwo two.", "Three three."]
-
-
-def test_a_long_paragraph_is_cut_after_sentences() -> None:
-    text = 'It is 3.5 m. "Is it?" Yes! それは山です。高い。'
-    assert [piece.text for piece in shorter_than(20, text)] == ["It is 3.5 m.", '"Is it?" Yes!', "それは山です。高い。"]
-
-
-def test_a_heading_stays_with_the_sentence_below_it() -> None:
-    text = "# Ada\n\nShe wrote. It ran."
-    assert [piece.text for piece in shorter_than(36, text)] == ["# Ada\n\nShe wrote.", "It ran."]
-
-
-def test_a_long_list_is_cut_at_its_lines() -> None:
-    text = "- alpha\n- beta\n- gamma"
-    assert [piece.text for piece in shorter_than(21, text)] == ["- alpha\n- beta", "- gamma"]
-
-
-def test_a_heading_in_a_code_fence_cuts_nothing() -> None:
-    text = "```\n# one\n```\n\n# Two\n\ntext"
-    assert [piece.title for piece in shorter_than(30, text)] == ["Guide", "Guide — Two"]
-
-
-def test_a_sentence_that_does_not_fit_is_refused_by_name() -> None:
-    with pytest.raises(InputError, match=r"a sentence of 'Guide' is too long .*: 'Then run make\.'; break it up"):
-        shorter_than(37)
-
-
-BLOCKS = st.sampled_from(
-    ["# One", "## Two", "### Three", "#### Four", "```", "# in\n```", "- item\n- item", "", "    code", "text\nwrapped"]
-)
-SENTENCES = st.lists(st.sampled_from(["Ada built it.", "Why?", 'He said "no." Then', "山。", "3.5 km", "e.g. x"]))
-DOCUMENTS = st.lists(BLOCKS | SENTENCES.map(" ".join), max_size=12).map("\n\n".join) | st.text("# \n.`ab-", max_size=60)
-
-
-def squeezed(text: str) -> str:
-    return "".join(text.split())
-
-
-@settings(deadline=None)
-@given(text=DOCUMENTS, limit=st.integers(1, 120))
-def test_no_text_is_lost_and_every_piece_fits(text: str, limit: int) -> None:
-    def fits(piece: str) -> bool:
-        return len(piece) <= limit
-
-    try:
-        pieces = split_document(text, "T", fits)
-    except InputError:
-        return
-    assert squeezed("".join(piece.text for piece in pieces)) == squeezed(text)
-    assert all(fits(f"{piece.title}\n{piece.text}") and piece.text for piece in pieces)
-
-
-@settings(deadline=None)
-@given(text=DOCUMENTS, limit=st.integers(120, 400))
-def test_nothing_is_refused_where_every_line_fits(text: str, limit: int) -> None:
-    split_document(text, "T", lambda piece: len(piece) <= limit)
