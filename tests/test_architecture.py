@@ -41,7 +41,8 @@ METHOD = ("types", "errors", "tasks.base", "engine.base", "loop.algorithms")
 
 # "Who may import whom", top to bottom. What the table leaves unsaid: the command line opens its neighbours (nobody
 # else could), the loops run the ones inside them, and what trains the embedded model is a program, so it is on top.
-# Split since: `loop.arms` off the outer loop, `experiment` off the workspace, `report.record` off the statistics.
+# Split since: `loop.arms` off the outer loop, `experiment` off the workspace, `report.record` off the statistics,
+# `material` (what the files hold that a recipe names) off the experiment, `tracking` off the runs that it reads.
 TABLE = (
     Rule(5, ("cli",), (*SERVICE, "experiment", "report.render", "report.replay", "server")),
     Rule(5, ("server", "integrations"), SERVICE, own_folder=True),
@@ -51,7 +52,7 @@ TABLE = (
         ("recipes.pup",),
         ("types", "errors", "tasks", "engine", "recipes.pup"),
     ),
-    Rule(4, ("workspace", "experiment"), EVERYTHING),
+    Rule(4, ("workspace", "experiment", "material"), EVERYTHING),
     Rule(3, ("loop.inner",), METHOD),
     Rule(3, ("loop.outer",), (*METHOD, "loop.inner")),
     Rule(3, ("loop.arms",), (*METHOD, "loop.inner", "loop.outer")),
@@ -63,6 +64,7 @@ TABLE = (
         ("types", "errors"),
         own_folder=True,
     ),
+    Rule(2, ("tracking",), ("types", "errors", "runs")),
     Rule(
         1,
         ("tasks", "loop.algorithms", "memory.gates", "report.stats", "report.record"),
@@ -81,16 +83,35 @@ HOMES = {
     "tokenizers": MODELS,
     "safetensors": MODELS,
     "peft": MODELS,
-    "accelerate": MODELS,
+    "accelerate": (*MODELS, "tracking"),
+    "openai": ("engine.remote",),
     "ray": MODELS,
     "pydantic": ("config",),
     "typer": ("cli", "report.render"),
     "rich": ("cli", "report.render"),
     "matplotlib": ("report.render",),
     "scipy": ("report.stats",),
+    "bs4": ("sources.formats",),
+    "markdownify": ("sources.formats",),
+    "pypdf": ("sources.formats",),
+    "tree_sitter": ("sources.outlines",),
+    "datasets": ("sources.datasets",),
+    "bm25s": ("memory.retrieve",),
 }
 NETWORK = ("socket", "ssl", "http", "urllib.request", "requests", "httpx", "subprocess")
-TOO_HEAVY_FOR_HELP = ("torch", "transformers", "peft", "scipy", "matplotlib")
+TOO_HEAVY_FOR_HELP = (
+    "torch",
+    "transformers",
+    "peft",
+    "scipy",
+    "matplotlib",
+    "datasets",
+    "pypdf",
+    "bs4",
+    "bm25s",
+    "openai",
+    "accelerate",
+)
 
 
 def module_name(path: Path) -> str:

@@ -50,7 +50,10 @@ def _options(debug: Annotated[bool, typer.Option("--debug", help="show traceback
 
 @app.command()
 def learn(
-    folder: Annotated[Path, typer.Argument(help="folder of .md and .txt files; questions.jsonl in it is the exam")],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="folder of documents and code (questions.jsonl in it is the exam), or a JSON data set"),
+    ],
     overrides: Overrides = None,
     recipe: Annotated[
         str | None,
@@ -59,15 +62,22 @@ def learn(
     model: Model = None,
     workspace: Home = Path(".selfedit"),
     device: Device = "auto",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out, and name, what cannot be read")] = False,
 ) -> None:
-    """Study a folder of documents: write self-edits, update the weights, examine closed-book before and after."""
+    """Study a folder of documents: write self-edits, update the weights, examine closed-book before and after.
+
+    Markdown and plain text are read, and with pip install 'selfedit[documents]' HTML, PDF and source code in eleven
+    languages (Python's without it).
+    """
     from selfedit.config import load_recipe
     from selfedit.workspace import Workspace, default_recipe, read_documents
 
     plan = load_recipe(recipe or default_recipe(workspace, model), overrides or [])
-    documents = read_documents(folder)
+    documents = read_documents(folder, skip_bad)
     for name in documents.skipped:
-        out.print(f"not read: {name} (only .md and .txt are)", markup=False)
+        out.print(f"not read: {name} (only .md, .txt, .html, .pdf and source code are)", markup=False)
+    for sentence in documents.bad:
+        out.print(f"left out: {sentence}", markup=False, soft_wrap=True)
     home = Workspace(workspace, model, device)
     hint = " (the embedded one; --model takes any causal LM)" if home.state.model == "pup" else ""
     out.print(f"model: {home.state.model}{hint}", markup=False)
@@ -127,6 +137,8 @@ def run(
     with _bar("inner loops") as progress:
         report = run_experiment(plan, folder, device, progress)
     page = write_report(folder, report)
+    for sentence in report.left_out:
+        out.print(f"left out: {sentence}", markup=False, soft_wrap=True)
     for example in report.examples:
         out.print(render_example(example))
     for table in render_table(report):
@@ -134,6 +146,66 @@ def run(
     out.print(headline(report))
     out.print(f"report: {page}", markup=False)
     out.print("Next: selfedit examples my-notes && selfedit learn my-notes")
+
+
+@app.command("eval")
+def evaluate(
+    recipe: Annotated[str, typer.Argument(help="a recipe's name or a .toml file; see `selfedit recipes`")],
+    overrides: Overrides = None,
+    to: Annotated[Path | None, typer.Option("--out", help="run folder", show_default="runs/RECIPE")] = None,
+    json_to: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="write the result as JSON too; - is stdout")
+    ] = None,
+    html_to: Annotated[
+        str | None, typer.Option("--html", metavar="FILE", help="write the result as a page too; - is stdout")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Measure what settings and data are worth: all arms of a recipe in one table with n, 95 % intervals, differences.
+
+    The arms are settings: arms=['base','passage','completions','rounds','retrieval','in-context'] in any selection. So
+    are the data: data=FILE (SQuAD's JSON, JSONL), data=FOLDER of documents or data=HUB_ID data_split=SPLIT, examined on
+    n=… unseen passages; completions=FILE are self-edits made elsewhere, template=FILE is a prompt of your own,
+    together=N trains N passages into one adapter, model=… is any causal LM. Killed and started again, it goes on.
+    """
+    from selfedit.config import load_recipe
+    from selfedit.experiment import run_experiment
+    from selfedit.report.render import as_html, json_text, render_one_table, write_report
+
+    files = [name for name in (json_to, html_to) if name]
+    _check_targets(files)
+    shown = err if "-" in files else out
+    plan = load_recipe(recipe, overrides or [])
+    folder = to or Path("runs") / (plan.name or Path(recipe).stem)
+    with _bar("inner loops") as progress:
+        report = run_experiment(plan, folder, device, progress)
+    page = write_report(folder, report)
+    for sentence in report.left_out:
+        shown.print(f"left out: {sentence}", markup=False, soft_wrap=True)
+    shown.print(render_one_table(report))
+    for note in report.notes:
+        shown.print(note, markup=False, soft_wrap=True)
+    _deliver(json_to, json_text(report))
+    _deliver(html_to, as_html(report))
+    shown.print(f"report: {page}", markup=False)
+
+
+def _check_targets(files: list[str]) -> None:
+    """Refuse, before anything is measured, what could not be written after it."""
+    if files.count("-") > 1:
+        raise typer.BadParameter("stdout takes one of --json and --html; name a file for the other")
+    for name in files:
+        if name != "-" and (Path(name).is_dir() or not Path(name).absolute().parent.is_dir()):
+            raise typer.BadParameter(f"cannot write to {name!r}; name a file in a folder that exists")
+
+
+def _deliver(to: str | None, text: str) -> None:
+    from selfedit.report.render import write_whole
+
+    if to == "-":
+        typer.echo(text, nl=False)
+    elif to:
+        write_whole(Path(to), text)
 
 
 @app.command()
@@ -155,16 +227,25 @@ def recipes() -> None:
     from selfedit.config import list_recipes
 
     for name, title in list_recipes():
-        out.print(f"{name:12} {title}", markup=False)
+        out.print(f"{name:13} {title}", markup=False, soft_wrap=True)
 
 
 @contextmanager
 def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """Draw a progress bar with the time left; yields what reports progress to it."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    bar = Progress(*columns, console=err)
+    task = bar.add_task(what, total=None)
+
+    def show(done: int, total: int) -> None:
+        bar.start()  # not before: what ends in an error at once shall be that sentence and nothing else
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield show
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def main() -> None:

@@ -5,6 +5,10 @@ user's. What it leaves out has the defaults of `Recipe`, and `key=value` overrid
 override of `outer.train.epochs` leaves the rest of `outer.train` as it was. Nothing is guessed: an unknown key, a
 number in quotes or a probability of 1.5 is a `ConfigError` that names the key and where it was set.
 
+A path in a recipe file (`data`, `completions`, `template`) is looked for beside that file first. A template is read
+here, so that its text, not its path, is what the recipe says; `data` implies the domain "documents", `completions` the
+arm of that name. On the command line `n` is short for `eval_tasks`.
+
     recipe = load_recipe("paper", ["model=Qwen/Qwen2.5-7B", "inner.learning_rate=2e-3"])
 """
 
@@ -29,7 +33,18 @@ from selfedit.types import Recipe, recipe_hash
 
 __all__ = ["ARMS", "list_recipes", "load_recipe", "recipe_hash", "resolved"]
 
-ARMS = ("base", "passage", "rounds", "shuffled-reward", "random-edits")
+ARMS = (
+    "base",
+    "passage",
+    "completions",
+    "rounds",
+    "retrieval",
+    "in-context",
+    "shuffled-reward",
+    "random-edits",
+)
+_PATHS = ("data", "completions", "template")
+_SHORT = {"n": "eval_tasks"}
 
 # pydantic speaks JSON; a recipe is TOML.
 _EXPECTED = {
@@ -49,13 +64,13 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     recipe without a `name` is called after its folder, or its file. Raises `ConfigError`.
     """
     file, name = _find(name_or_path)
-    layers = [_Layer(str(file), _read_toml(file)), *(_read_override(text) for text in overrides)]
+    layers = [_Layer(str(file), _beside(file, _read_toml(file))), *(_read_override(text) for text in overrides)]
     values = resolved(Recipe())
     for layer in layers:
         values = _merge(values, layer.values)
     recipe = _validate(values, layers)
     _check(recipe, layers)
-    return recipe if recipe.name else replace(recipe, name=name)
+    return _with_implied(recipe if recipe.name else replace(recipe, name=name), layers)
 
 
 def list_recipes() -> list[tuple[str, str]]:
@@ -115,10 +130,41 @@ def _read_toml(file: Traversable) -> dict[str, Any]:
         raise ConfigError(f"the recipe {file} is not TOML: {error}".replace("(at end of document)", end)) from error
 
 
+def _beside(file: Traversable, values: dict[str, Any]) -> dict[str, Any]:
+    """Replace paths that are meant from the recipe file's folder by paths that are meant from here."""
+    folder = Path(str(file)).parent
+    found = {key: folder / values[key] for key in _PATHS if isinstance(values.get(key), str) and values[key]}
+    return values | {key: str(path) for key, path in found.items() if path.exists()}
+
+
+def _with_implied(recipe: Recipe, layers: Sequence[_Layer]) -> Recipe:
+    if recipe.template:
+        recipe = replace(recipe, template=_read_template(recipe.template, layers))
+    if recipe.completions and "completions" not in recipe.arms:
+        recipe = replace(recipe, arms=(*recipe.arms, "completions"))
+    return replace(recipe, domain="documents") if recipe.data else recipe
+
+
+def _read_template(path: str, layers: Sequence[_Layer]) -> str:
+    where = f"the template {path!r} (in {_source('template', layers)})"
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except OSError as error:
+        raise ConfigError(f"cannot read {where}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where} is not UTF-8 text") from error
+    if "{passage}" not in text:
+        raise ConfigError(
+            f"{where} has no {{passage}} in it; write {{passage}} for the text and {{title}} for its title"
+        )
+    return text
+
+
 def _read_override(text: str) -> _Layer:
     """Read `dotted.key=value`. It is a line of TOML already, save for the quotes that a bare word lacks."""
     key, equals, word = text.partition("=")
-    for line in (text, f"{key}={json.dumps(word.strip(), ensure_ascii=False)}") if equals else ():
+    key = _SHORT.get(key.strip(), key)
+    for line in (f"{key}={word}", f"{key}={json.dumps(word.strip(), ensure_ascii=False)}") if equals else ():
         try:
             values = tomllib.loads(line)
         except tomllib.TOMLDecodeError:
@@ -236,6 +282,7 @@ _CHECKS: dict[str, _Check] = {
     "seeds": _at_least(1),
     "eval_tasks": _at_least(1),
     "eval_repeats": _at_least(1),
+    "together": _at_least(1),
     "arms": (lambda arms: len(arms) > 0 and set(arms) <= set(ARMS), f"one or more of {', '.join(ARMS)}"),
     "sample.edits": _at_least(1),
     "sample.temperature": _at_least(0),
@@ -255,3 +302,5 @@ def _check(recipe: Recipe, layers: Sequence[_Layer]) -> None:
     for key, (holds, expected) in _CHECKS.items():
         if not holds(values[key]):
             raise _wrong(key, values[key], expected, layers)
+    if recipe.eval_tasks % recipe.together:  # groups that stay what they are when a run is extended
+        raise _wrong("together", recipe.together, f"a divisor of eval_tasks, which is {recipe.eval_tasks}", layers)

@@ -10,23 +10,28 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
 
-from selfedit.engine.base import Backend, limit_threads, open_backend
+from selfedit.engine.base import Backend, find_device, limit_threads, open_backend
+from selfedit.errors import InputError
 from selfedit.loop.algorithms import load_algorithm
-from selfedit.loop.arms import CONTROLS, arm_names, count_trials, experiment
+from selfedit.loop.arms import CONTROLS, OPEN_BOOK, Given, arm_names, count_trials, experiment
+from selfedit.loop.inner import is_bad_edit
 from selfedit.loop.outer import Known, Lab, Round, Wrote
+from selfedit.material import Material, give, read_material
 from selfedit.report.record import EditPair, KindArm, Report
 from selfedit.report.stats import compare, of_kind, summarise
 from selfedit.runs import Run, count_trials_written, open_run, read_seconds, read_trials
 from selfedit.tasks.base import Domain, load_domain
 from selfedit.tasks.graders import load_grader
+from selfedit.tracking import EVERY, check_trackers, reporting, watch
 from selfedit.types import Recipe, Task, Trial
 
 Progress = Callable[[int, int], None]  # trials done, trials in all
@@ -35,12 +40,14 @@ POLL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One seed: its recipe, its run folder, the tasks its writer learns from and the unseen ones it is examined on."""
+    """One seed: its recipe, its run folder, the tasks its writer learns from, the unseen ones it is examined on, and
+    what arms need for those from outside."""
 
     recipe: Recipe
     folder: Path
     train: list[Task]
     unseen: list[Task]
+    given: Given = field(default_factory=Given)
 
     @property
     def n_trials(self) -> int:
@@ -50,13 +57,16 @@ class Plan:
 def run_experiment(recipe: Recipe, out: Path, device: str = "auto", progress: Progress | None = None) -> Report:
     """Run what is missing of `recipe` in `out` and report on all of it. `progress` hears how many trials are done.
 
-    Raises `ConfigError` for an unknown name in the recipe, `ModelError` for an unusable model, `RunError` for a folder
-    that holds another run or cannot be written.
+    Raises `ConfigError` for an unknown name in the recipe, `InputError` for data that cannot be used, `ModelError` for
+    an unusable model, `RunError` for a folder that holds another run or cannot be written.
     """
     load_grader(recipe.exam.grader)
     load_algorithm(recipe.outer.algorithm)
-    plans = [make_plan(replace(recipe, seed=recipe.seed + i, seeds=1), out) for i in range(recipe.seeds)]
+    check_trackers(recipe.report_to)
+    recipe, material = read_material(recipe)
+    plans = [make_plan(replace(recipe, seed=recipe.seed + i, seeds=1), out, material) for i in range(recipe.seeds)]
     counter = _Counter(progress, sum(plan.n_trials for plan in plans))
+    device = find_device(device)
     workers = 1 if device.startswith("cuda") else min(len(plans), os.cpu_count() or 1)
     if workers > 1:
         _run_side_by_side(plans, device, workers, counter)
@@ -64,7 +74,7 @@ def run_experiment(recipe: Recipe, out: Path, device: str = "auto", progress: Pr
         counter.show(sum(len(read_trials(plan.folder)) for plan in plans))
         for plan in plans:
             run_seed(plan, device, counter.one_more)
-    return summarise_plans(recipe, plans)
+    return summarise_plans(recipe, plans, material.left_out)
 
 
 @dataclass(slots=True)
@@ -82,18 +92,29 @@ class _Counter:
         self.show(self.done + 1)
 
 
-def make_plan(recipe: Recipe, out: Path) -> Plan:
-    """Draw one seed's tasks: fresh ones for every round, unseen ones for the examination."""
-    domain = _domain(recipe)
-    train = domain.tasks("train", recipe.outer.tasks * recipe.outer.rounds, recipe.seed)
-    return Plan(recipe, out / f"seed-{recipe.seed}", train, domain.tasks("eval", recipe.eval_tasks, recipe.seed))
+def make_plan(recipe: Recipe, out: Path, material: Material | None = None) -> Plan:
+    """Draw one seed's tasks: fresh ones for every round, unseen ones for the examination.
+
+    Raises `InputError` where the material has too few tasks, or too few completions for them.
+    """
+    material = material or Material()
+    domain = _domain(recipe, material)
+    n_train = recipe.outer.tasks * recipe.outer.rounds if {"rounds", *CONTROLS} & set(recipe.arms) else 0
+    train, unseen = domain.tasks("train", n_train, recipe.seed), domain.tasks("eval", recipe.eval_tasks, recipe.seed)
+    if len({task.id for task in [*train, *unseen]}) < n_train + recipe.eval_tasks:
+        raise InputError(
+            f"{recipe.data} holds {len(material.tasks)} tasks to examine and learn from, and the recipe asks for "
+            f"{recipe.eval_tasks} unseen ones and {n_train} to learn from; lower eval_tasks, outer.tasks or "
+            "outer.rounds"
+        )
+    return Plan(recipe, out / f"seed-{recipe.seed}", train, unseen, give(material, recipe, domain, unseen))
 
 
 def run_seed(plan: Plan, device: str, on_trial: Callable[[], None]) -> None:
     """Run what is missing of one seed; every event is in the folder before the next begins."""
     engine = open_backend("local", plan.recipe.model, device)
     started = time.monotonic()
-    with open_run(plan.folder, plan.recipe, engine.base) as run:
+    with open_run(plan.folder, plan.recipe, engine.base) as run, reporting(run, plan.recipe):
         try:
             _follow(plan, run, engine, on_trial)
         finally:
@@ -104,17 +125,21 @@ def _follow(plan: Plan, run: Run, engine: Backend, on_trial: Callable[[], None])
     recipe = plan.recipe
     grade = load_grader(recipe.exam.grader)
     lab = Lab(_domain(recipe), engine, grade, recipe.sample, recipe.exam, recipe.seed)
-    for event in experiment(recipe, plan.train, plan.unseen, lab, Known.resumed(run.trials(), run.drawn())):
+    known = Known.resumed(run.trials(), run.drawn())
+    for event in experiment(recipe, plan.train, plan.unseen, lab, known, plan.given):
         match event:
             case Wrote(key, samples):
                 run.save_samples(key, samples)
             case Trial():
                 run.append(event)
+                if len(run.trials()) % EVERY == 0:
+                    watch(run)
                 on_trial()
             case Round():
                 _record_round(run, event)
                 if event.label == "train" and event.writer:
                     engine.export(event.writer, plan.folder / "writers" / f"round-{event.index}")
+    watch(run)
 
 
 def _record_round(run: Run, round: Round) -> None:
@@ -153,12 +178,14 @@ def _run_quietly(plan: Plan, device: str) -> None:
     run_seed(plan, device, lambda: None)
 
 
-def _domain(recipe: Recipe) -> Domain:
-    return load_domain(recipe.domain, recipe.format, recipe.inner, recipe.split_lines)
+def _domain(recipe: Recipe, material: Material | None = None) -> Domain:
+    documents = material.tasks if material else ()
+    return load_domain(recipe.domain, recipe.format, recipe.inner, recipe.split_lines, recipe.template, documents)
 
 
-def summarise_plans(recipe: Recipe, plans: Sequence[Plan]) -> Report:
-    """Pool the seeds' trials into one report. Tasks of different seeds are different tasks, so their ids never meet.
+def summarise_plans(recipe: Recipe, plans: Sequence[Plan], left_out: Sequence[str] = ()) -> Report:
+    """Pool the seeds' trials into one report. A domain's tasks differ from seed to seed, so their ids never meet; those
+    of a file may, and a task that several seeds examined counts once, with the mean of its marks.
 
     What a folder holds beyond the recipe, from a run with more unseen tasks or repeats, is left out.
     """
@@ -177,7 +204,8 @@ def summarise_plans(recipe: Recipe, plans: Sequence[Plan]) -> Report:
             for kind in sorted({q.kind for task in tasks for q in task.questions} - {""})
             for name, found in trials.items()
         ),
-        notes=_notes(recipe),
+        notes=(*_notes(recipe, planned), *_failures(trials)),
+        left_out=tuple(left_out),
     )
 
 
@@ -188,15 +216,21 @@ def _of_arm(plan: Plan, ledger: Mapping[str, Trial], name: str) -> list[Trial]:
 
 
 def _comparisons(names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each arm against the one before it, then the last round against the writer it began as and the bare passage, and
-    the controls between those two writers."""
-    chain = [name for name in names if name not in CONTROLS]
+    """Each arm against the one before it, then the last round against the writer it began as and the bare passage, what
+    was made elsewhere between passage and rounds, what the last arm lacks of having a passage in view, and the controls
+    between those two writers."""
+    chain = [name for name in names if name not in (*CONTROLS, *OPEN_BOOK, "completions")]
     yield from pairwise(chain)
     rounds = [name for name in chain if name.startswith("round-")]
     if len(rounds) > 2:
         yield rounds[0], rounds[-1]
     if rounds and "passage" in chain[:-2]:
         yield "passage", rounds[-1]
+    if "completions" in names:
+        yield from ((name, "completions") for name in chain if name in ("passage", *rounds[:1], *rounds[-1:]))
+    shown = [name for name in OPEN_BOOK if name in names]
+    yield from ((name, view) for view in shown for name in chain[-1:])
+    yield from pairwise(shown)
     for control in CONTROLS:
         if control in names and rounds:
             yield rounds[0], control
@@ -224,6 +258,33 @@ def _share(trial: Trial) -> str:
     return f"{sum(mark == 1 for mark in marks)} of {len(marks)}"
 
 
-def _notes(recipe: Recipe) -> tuple[str, ...]:
-    seeds = f"{recipe.seeds} seeds from {recipe.seed} on, pooled. " if recipe.seeds > 1 else ""
-    return (f"{seeds}The unseen passages were not among those that the writer was reinforced on.",)
+def _notes(recipe: Recipe, planned: Sequence[tuple[Plan, Mapping[str, Trial]]]) -> Iterator[str]:
+    rounds = [name for name in arm_names(recipe) if name.startswith("round-")]
+    if {*rounds[1:], *CONTROLS} & set(arm_names(recipe)):
+        yield "The unseen passages were not among those that the writer was reinforced on."
+    if recipe.seeds > 1 and len(rounds) > 1:
+        first, last = rounds[0], rounds[-1]
+        pairs = [compare(first, _of_arm(*held, first), last, _of_arm(*held, last)) for held in planned]
+        found = ", ".join("-" if p.difference is None else f"{100 * p.difference:+.1f}" for p in pairs)
+        yield (
+            f"{recipe.seeds} seeds from {recipe.seed} on, pooled; the intervals resample passages, not trainings. "
+            f"{last} - {first} seed by seed, in points: {found}."
+        )
+    if recipe.together > 1:
+        yield (
+            f"{recipe.together} passages share an adapter. The intervals resample passages; how another training on "
+            "the same ones would have gone is not in them."
+        )
+
+
+def _failures(trials: Mapping[str, Sequence[Trial]]) -> Iterator[str]:
+    """Say of each arm what its failed trials died of, and how many self-edits were real zeros."""
+    for name, found in trials.items():
+        failures = [trial.failure for trial in found if trial.failure]
+        bad = [failure for failure in failures if is_bad_edit(failure)]
+        ours = Counter((failure.stage, failure.kind) for failure in failures if not is_bad_edit(failure))
+        if bad:
+            yield f"{name}: {len(bad)} of {len(found)} self-edits could not be used and count as 0, {bad[0].message}."
+        for (stage, kind), n in ours.items():
+            first = next(failure for failure in failures if (failure.stage, failure.kind) == (stage, kind))
+            yield f"{name}: {n} of {len(found)} trials were not measured ({stage}, {kind}: {first.message})."

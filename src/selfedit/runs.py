@@ -47,6 +47,15 @@ class Header:
     versions: tuple[Mapping[str, str], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One measured number under a slash name, such as "reward/mean". What `step` counts goes with the name."""
+
+    name: str
+    value: float
+    step: int
+
+
 class Run:
     """A run folder that this process holds the lock of. Made by `open_run`; close it, or use it in a `with`."""
 
@@ -55,6 +64,8 @@ class Run:
         self._lock = lock
         self._trials = read_trials(folder)
         self._samples = dict(_records(folder / "samples.jsonl", _drawn))
+        self._metrics = set(read_metrics(folder))
+        self._listeners: list[Callable[[Metric], None]] = []
 
     def append(self, trial: Trial) -> None:
         """Write a trial. One whose key is there is left out, unless the earlier one failed before it was measured."""
@@ -77,8 +88,18 @@ class Run:
         return dict(self._samples)
 
     def metric(self, name: str, value: float, step: int) -> None:
-        """Write one measured number under a slash name, such as "reward/mean"."""
-        self._write("metrics.jsonl", {"name": name, "value": value, "step": step})
+        """Write one measured number. What stands there to the same value is left out: a run that was taken up again
+        tells it once more."""
+        metric = Metric(name, value, step)
+        if metric not in self._metrics:
+            self._write("metrics.jsonl", metric)
+            self._metrics.add(metric)
+            for heard in self._listeners:
+                heard(metric)
+
+    def listen(self, heard: Callable[[Metric], None]) -> None:
+        """Call `heard` with every metric from now on, once it is written."""
+        self._listeners.append(heard)
 
     def close(self) -> None:
         """Give the lock back. Closing twice is no error."""
@@ -145,7 +166,12 @@ def count_trials_written(folder: Path) -> int:
 
 def read_seconds(folder: Path) -> float:
     """Add up how many seconds a run took, over all the times it was taken up (its metric "time/run_s")."""
-    return sum(value for name, value in _records(folder / "metrics.jsonl", _metric) if name == "time/run_s")
+    return sum(metric.value for metric in read_metrics(folder) if metric.name == "time/run_s")
+
+
+def read_metrics(folder: Path) -> list[Metric]:
+    """Read a run's metrics in the order in which they were written. Needs no lock."""
+    return list(_records(folder / "metrics.jsonl", _metric))
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -245,8 +271,8 @@ def _drawn(row: dict[str, Any]) -> tuple[str, tuple[Sample, ...]]:
     return row["key"], tuple(_sample(sample) for sample in row["samples"])
 
 
-def _metric(row: dict[str, Any]) -> tuple[str, float]:
-    return row["name"], float(row["value"])
+def _metric(row: dict[str, Any]) -> Metric:
+    return Metric(row["name"], float(row["value"]), int(row["step"]))
 
 
 def _counts(trial: Trial, trials: Mapping[str, Trial]) -> bool:

@@ -61,7 +61,8 @@ class Sample:
     """Exactly what the writer emitted: these token ids are reinforced, never a second tokenisation of `text`.
 
     `tokens` [T] ends with the end-of-sequence id where `stop` is "eos"; `logprobs` [T] are natural logs under
-    the sampling distribution before temperature and top-p.
+    the sampling distribution before temperature and top-p. A server that gives text alone leaves all three empty; such
+    a sample can be learnt from, but not reinforced.
     """
 
     prompt: str
@@ -211,8 +212,9 @@ class Score:
 class Trial:
     """One inner loop, that is one (task, edit, seed): what was written, what it did, what it cost.
 
-    `reward` is the mean mark after the update, in [0, 1]; None where nothing could be measured. An edit of the model's
-    that cannot be used is a real 0 with `failure.stage` "parse". `cost` holds seconds by phase.
+    `sample` is None where nothing was written, or where several self-edits were trained on at once. `reward` is the
+    mean mark after the update, in [0, 1]; None where nothing could be measured. An edit of the model's that cannot be
+    used is a real 0 with `failure.stage` "parse". `cost` holds seconds by phase.
     """
 
     key: str
@@ -255,11 +257,22 @@ class Recipe:
     """An experiment: every knob has its one home here. Read from a recipe file by `config.load_recipe`.
 
     `model` is "pup", a local path or a hub id; `domain` and `format` name what is learned and how the writer is asked;
-    `split_lines` makes every line of a self-edit a training sequence of its own. `eval_tasks` unseen tasks are examined
-    with `eval_repeats` seeds for each arm: "base" (no update), "passage" (the bare text), "rounds" (the writer's
-    self-edits before and after every round), and the controls "shuffled-reward" and "random-edits". `inner` is the
-    update that a self-edit causes, `outer.train` the one that makes the next writer. All of it runs for `seeds` seeds
-    from `seed` on.
+    `template` is a prompt of the user's own in place of the format's, with {title} and {passage} in it: in a recipe
+    file the path of its text, in this record the text. `split_lines` makes every line of a self-edit a training
+    sequence of its own.
+
+    `data` is a file, folder or hub id to take the tasks from (`data_split` of it, where a hub id has several), in place
+    of a domain's own; `completions` a file of self-edits made elsewhere; with `skip_bad`, what cannot be used of either
+    is left out and named.
+
+    `eval_tasks` unseen tasks are examined with `eval_repeats` seeds for each arm: "base" (no update), "passage" (the
+    bare text), "completions" (self-edits from the file), "rounds" (the writer's self-edits before and after every
+    round; 0 rounds: before), "retrieval" and "in-context" (no update, with the passage found, or the right one, in
+    view), and the controls "shuffled-reward" and "random-edits". `together` unseen tasks share one adapter, trained on
+    `sample.edits` self-edits of each; 1 is an adapter and a self-edit a task. `inner` is the update that a self-edit
+    causes, `outer.train` the one that makes the next writer. All of it runs for `seeds` seeds from `seed` on.
+
+    `report_to` names trackers that get the run's metrics, too: "tensorboard", "wandb", "mlflow", "trackio".
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -268,7 +281,12 @@ class Recipe:
     model: str = "pup"
     domain: str = "world"
     format: str = "rewrite"
+    template: str = ""
     split_lines: bool = True
+    data: str = ""
+    data_split: str = ""
+    completions: str = ""
+    skip_bad: bool = False
     seed: int = 0
     seeds: int = 1
     sample: SampleSettings = SampleSettings()
@@ -277,11 +295,17 @@ class Recipe:
     outer: OuterSettings = OuterSettings()
     eval_tasks: int = 100
     eval_repeats: int = 1
+    together: int = 1
     arms: tuple[str, ...] = ("base", "passage", "rounds")
+    report_to: tuple[str, ...] = ()
 
 
-# What decides how much is run, or names things, and so has no part in one trial's result.
-NOT_IN_HASH = frozenset({"name", "model", "seeds", "arms", "eval_tasks", "eval_repeats", "outer.rounds"})
+# What decides how much is run, or names things, and so has no part in one trial's result. `data` and `completions` have
+# one, since a task's id does not say what the task was: whoever reads them puts "name@digest" in place of the path
+# before the recipe is hashed, so that a file may move but not change. What `skip_bad` left out shows in that digest.
+NOT_IN_HASH = frozenset(
+    {"name", "model", "seeds", "arms", "eval_tasks", "eval_repeats", "outer.rounds", "skip_bad", "report_to"}
+)
 
 
 def recipe_hash(recipe: Recipe) -> str:

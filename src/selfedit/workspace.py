@@ -27,7 +27,8 @@ from selfedit.loop.inner import examine, is_bad_edit, seed_of
 from selfedit.loop.outer import Known, Lab, Wrote, group, write_and_try
 from selfedit.report.stats import Arm, Pair, compare, summarise
 from selfedit.runs import open_run, write_atomic
-from selfedit.sources.documents import Documents, read_folder, split_document, write_folder
+from selfedit.sources.datasets import read_dataset
+from selfedit.sources.documents import Documents, read_folder, split_task, write_folder
 from selfedit.tasks.exams import answer_prompt
 from selfedit.tasks.graders import load_grader
 from selfedit.tasks.knowledge import over_documents
@@ -109,8 +110,11 @@ class Workspace:
         under = self._current()
         pieces = [piece for task in documents.tasks for piece in self._cut(task, recipe)]
         lab = _lab(pieces, recipe, self.engine)
+        total = len(pieces) * recipe.sample.edits * recipe.outer.repeats
+        progress = progress or (lambda done, total: None)
         run_folder = self.folder / "runs" / f"learn-{_digest(documents, recipe, self.state)}"
         with open_run(run_folder, recipe, self.engine.base) as run:
+            progress(len(run.trials()), total)
             known = Known.resumed(run.trials(), run.drawn())
             for event in write_and_try(STAGE, pieces, lab, under, under, recipe.outer.repeats, recipe.sample, known):
                 match event:
@@ -118,8 +122,7 @@ class Workspace:
                         run.save_samples(key, samples)
                     case Trial():
                         run.append(event)
-                        if progress:
-                            progress(len(run.trials()), len(pieces) * recipe.sample.edits * recipe.outer.repeats)
+                        progress(len(run.trials()), total)
             trials = list(run.trials().values())
         adapter = self._train(pieces, trials, lab, recipe, under)
         lesson = self._examine(documents, trials, lab, under, adapter)
@@ -160,7 +163,7 @@ class Workspace:
             except InputError:
                 return False
 
-        pieces = split_document(task.context, task.title, fits)
+        pieces = split_task(task, fits)
         return [
             Task(f"{task.id}#{i}", piece.title, piece.text, choosing, {"topic": task.title})
             for i, piece in enumerate(pieces)
@@ -214,9 +217,12 @@ def default_recipe(folder: Path, model: str | None) -> str:
     return "demo" if (model or (known.model if known else "pup")) == "pup" else "clean"
 
 
-def read_documents(folder: Path) -> Documents:
-    """Read a folder of documents and questions. Raises `InputError` for what cannot be used."""
-    return read_folder(folder)
+def read_documents(folder: Path, skip_bad: bool = False) -> Documents:
+    """Read a folder of documents and questions, or a data set in one file.
+
+    Raises `InputError` for what cannot be used, or with `skip_bad` leaves it out and names it.
+    """
+    return read_dataset(str(folder), skip_bad=skip_bad) if folder.is_file() else read_folder(folder, skip_bad)
 
 
 def write_examples(folder: Path, n: int, seed: int) -> None:
@@ -254,7 +260,7 @@ def _halves(questions: Sequence[Question]) -> tuple[tuple[Question, ...], tuple[
 
 
 def _lab(pieces: Sequence[Task], recipe: Recipe, engine: Backend) -> Lab:
-    domain = over_documents(pieces, recipe.format, recipe.inner, recipe.split_lines)
+    domain = over_documents(pieces, recipe.format, recipe.inner, recipe.split_lines, recipe.template)
     return Lab(domain, engine, load_grader(recipe.exam.grader), recipe.sample, recipe.exam, recipe.seed)
 
 

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from selfedit import cli, workspace
+from selfedit import cli, experiment, workspace
+from selfedit.config import list_recipes
+from selfedit.report.record import Report
+from selfedit.report.stats import Arm, Pair
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
@@ -26,15 +29,25 @@ def call(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
     ("args", "says"),
     [
         (["learn", "nowhere"], "there is no folder 'nowhere'"),
-        (["learn", "empty"], "there is no .md or .txt file in the folder 'empty'"),
+        (["learn", "empty"], "there is no document in the folder 'empty'"),
         (["learn", "binary"], "is not UTF-8 text"),
         (["learn", "broken"], "line 2 of"),
+        (["learn", "binary", "--skip-bad"], "no document in the folder 'binary' can be used"),
         (["learn", "notes", "--recipe", "claen"], "unknown recipe 'claen'; did you mean 'clean'?"),
         (["learn", "notes", "inner.learnin_rate=1"], "did you mean 'inner.learning_rate'?"),
         (["learn", "notes", "--model", "/no/such/model"], "no model at"),
         (["learn", "notes", "--device", "tpu"], "unknown device 'tpu'"),
         (["ask", "Who?"], "nothing has been learnt"),
         (["run", "dmeo"], "unknown recipe 'dmeo'; did you mean 'demo'?"),
+        (["eval", "dmeo"], "unknown recipe 'dmeo'; did you mean 'demo'?"),
+        (["eval", "squad-single"], "add data=PATH"),
+        (["eval", "squad-single", "data=none.json"], "none.json"),
+        (["eval", "squad-single", "data=notes"], "have no question"),
+        (["eval", "demo", "template=none.txt"], "cannot read the template 'none.txt'"),
+        (["eval", "demo", "arms=['completions']"], "add completions=PATH"),
+        (["eval", "demo", "--json", "-", "--html", "-"], "stdout takes one"),
+        (["eval", "demo", "--json", "none/x.json"], "name a file in a folder that exists"),
+        (["eval", "demo", "--html", "notes"], "cannot write to 'notes'"),
         (["lern"], "did you mean 'learn'?"),
         (["examples", "notes"], "notes"),
     ],
@@ -56,6 +69,29 @@ def test_bad_input_is_one_sentence_and_a_bad_exit_code(
     assert said.startswith("error: ")
     assert said.count("\n") == 1
     assert "Traceback" not in said
+
+
+def test_what_is_left_out_is_named_a_line_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, content in {"good.md": "Ada wrote.", "empty.md": " ", "scan.pdf": "no PDF", "logo.png": "PNG"}.items():
+        (tmp_path / name).write_text(content)
+    read: list[int] = []
+
+    class Stop(Exception): ...
+
+    def opened(*_: object) -> None:
+        read.append(1)
+        raise Stop
+
+    monkeypatch.setattr(workspace, "Workspace", opened)
+    assert call(monkeypatch, "learn", str(tmp_path), "--skip-bad") != 0
+    lines = capsys.readouterr().out.splitlines()
+    assert read == [1]
+    assert lines[0].startswith("not read: logo.png (only .md, .txt, .html, .pdf and source code are)")
+    assert [line.partition(":")[0] for line in lines[-2:]] == ["left out", "left out"]
+    assert "empty.md" in lines[-2]
+    assert "scan.pdf" in lines[-1]
 
 
 def test_debug_lets_the_traceback_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,5 +139,53 @@ def test_every_packaged_recipe_is_listed_with_a_title(
 ) -> None:
     assert call(monkeypatch, "recipes") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["clean", "demo", "evidence", "paper"]
+    assert [line.split()[0] for line in lines] == [name for name, _ in list_recipes()]
+    assert {"clean", "demo", "evidence", "paper", "squad-single", "squad-200", "world-single"} < dict(
+        list_recipes()
+    ).keys()
     assert all(len(line.split()) > 3 for line in lines)
+
+
+RESULT = Report(
+    "pup",
+    0,
+    1.0,
+    (Arm("base", 0.1, (0.0, 0.2), 9, 40, 0), Arm("passage", 0.3, (0.2, 0.4), 9, 40, 2)),
+    (Pair("base", "passage", 0.2, (0.1, 0.3), 9),),
+    notes=("A note.",),
+    left_out=("row 3 is empty", "row 4 is empty"),
+)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(experiment, "run_experiment", lambda *given: RESULT)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_eval_prints_one_table_with_every_mean_beside_its_n_interval_and_failures(
+    measured: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "eval", "world-single", "--json", "a.json", "--html", "a.html") == 0
+    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert said[:2] == ["left out: row 3 is empty", "left out: row 4 is empty"]
+    assert "passage 30.0 20.0 to 40.0 9 40 2" in said
+    assert "passage \N{MINUS SIGN} base +20.0 +10.0 to +30.0 9" in said
+    assert "A note." in said
+    assert said[-1].startswith("report: runs/world-single/report.html")
+    document = json.loads((measured / "a.json").read_text(encoding="utf-8"))
+    assert document == json.loads((measured / "runs" / "world-single" / "report.json").read_text(encoding="utf-8"))
+    assert document["left_out"] == list(RESULT.left_out)
+    assert "<svg" in (measured / "a.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("option", "head"), [("--json", "{"), ("--html", "<!DOCTYPE html>")])
+def test_eval_gives_stdout_to_the_program_that_reads_it(
+    measured: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str, head: str
+) -> None:
+    assert call(monkeypatch, "eval", "world-single", option, "-") == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(head)
+    assert said.out.rstrip().endswith(("}", "</html>"))
+    assert "passage" in said.err

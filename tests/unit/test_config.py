@@ -118,7 +118,57 @@ def test_every_value_survives_the_command_line(epochs: int, learning_rate: float
     assert (inner.epochs, inner.learning_rate, inner.schedule) == (epochs, learning_rate, schedule)
 
 
+def test_n_is_short_for_the_number_of_unseen_tasks() -> None:
+    assert load_recipe("clean", ["n=20"]) == load_recipe("clean", ["eval_tasks=20"])
+    assert "wrong value for 'eval_tasks' in the override 'n=0'" in refusal("clean", "n=0")
+
+
+def test_data_implies_the_domain_and_completions_their_arm() -> None:
+    recipe = load_recipe("clean", ["data=notes.json", "completions=made.json"])
+    assert (recipe.data, recipe.domain) == ("notes.json", "documents")
+    assert recipe.arms == ("base", "passage", "rounds", "completions")
+    named = load_recipe("clean", ["completions=made.json", "arms=['completions','base']"])
+    assert named.arms == ("completions", "base")
+
+
+def test_a_template_is_read_into_the_recipe_so_that_its_text_counts_and_not_its_path(tmp_path: Path) -> None:
+    for name, text in {"a.txt": "{passage}!", "b.txt": "{passage}!", "c.txt": "{passage}?"}.items():
+        written(tmp_path, text, name)
+    a, b, c = (load_recipe("clean", [f"template={tmp_path / name}"]) for name in ("a.txt", "b.txt", "c.txt"))
+    assert a.template == "{passage}!"
+    assert recipe_hash(a) == recipe_hash(b) != recipe_hash(c)
+    assert recipe_hash(a) != recipe_hash(load_recipe("clean"))
+
+
+def test_a_template_is_read_to_the_letter_but_for_windows_line_ends(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_bytes("\ufeff{title}\r\n{passage}\r\n ".encode())
+    assert load_recipe("clean", [f"template={tmp_path / 't.txt'}"]).template == "{title}\n{passage}\n "
+
+
+def test_paths_in_a_recipe_file_are_looked_for_beside_it_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    written(folder, "{passage}", "t.txt")
+    written(folder, "[]", "made.json")
+    path = written(folder, 'template = "t.txt"\ndata = "org/set"\ncompletions = "made.json"')
+    recipe = load_recipe(path)
+    assert recipe.template == "{passage}"
+    assert (recipe.data, recipe.completions) == ("org/set", str(folder / "made.json"))
+    monkeypatch.chdir(tmp_path)
+    assert "cannot read the template 't.txt'" in refusal(path, "template=t.txt")
+
+
 # ── refusals ──
+
+
+def test_a_template_that_cannot_be_used_is_refused_by_its_name(tmp_path: Path) -> None:
+    missing, bare, binary = (str(tmp_path / name) for name in ("missing.txt", "bare.txt", "binary.txt"))
+    Path(bare).write_text("Rewrite {title}: {pasage}")
+    Path(binary).write_bytes(b"{passage} \xff")
+    assert f"cannot read the template {missing!r}" in refusal("clean", f"template={missing}")
+    assert f"the template {bare!r}" in refusal("clean", f"template={bare}")
+    assert "has no {passage} in it" in refusal("clean", f"template={bare}")
+    assert "is not UTF-8 text" in refusal("clean", f"template={binary}")
 
 
 def test_a_misspelt_key_is_refused_with_its_near_miss_and_its_file(tmp_path: Path) -> None:
@@ -181,6 +231,9 @@ def test_a_missing_recipe_file_is_refused_by_its_path(tmp_path: Path) -> None:
         ('arms=["bas"]', "['bas']", "one or more of base"),
         ("arms=[]", "[]", "one or more of base"),
         ("seed=-1", "-1", "at least 0"),
+        ("together=0", "0", "at least 1"),
+        ("together=-1", "-1", "at least 1"),
+        ("together=3", "3", "a divisor of eval_tasks, which is 200"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_key_what_was_given_and_what_is_expected(
@@ -253,6 +306,9 @@ def test_extending_a_run_keeps_its_hash(arms: list[str], extent: int) -> None:
         "outer.repeats=7",
         "outer.select=best-of-n",
         "outer.train.epochs=3",
+        "data=other.json",
+        "completions=other.json",
+        "together=2",
     ],
 )
 def test_what_changes_a_result_changes_the_hash(override: str) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +11,15 @@ from typing import Any
 import pytest
 
 from selfedit import experiment
-from selfedit.errors import ConfigError, RunError
+from selfedit.errors import ConfigError, InputError, RunError
 from selfedit.experiment import make_plan, run_experiment, summarise_plans
 from selfedit.loop.arms import CONTROLS
+from selfedit.material import read_material
 from selfedit.report.record import Report
 from selfedit.report.stats import Arm
 from selfedit.runs import read_seconds, read_trials
-from selfedit.types import OuterSettings, Recipe, SampleSettings, Trial
-from tests.unit.conftest import FakeEngine, Fault, plain
+from selfedit.types import OuterSettings, Recipe, SampleSettings, Task, Trial
+from tests.unit.conftest import FakeEngine, Fault, make_tasks, plain
 
 RECIPE = Recipe(
     model="fake",
@@ -192,11 +195,16 @@ def test_without_two_writers_there_is_no_example(tmp_path: Path, arms: tuple[str
     assert run_experiment(replace(RECIPE, seeds=1, arms=arms), tmp_path, "cpu").examples == ()
 
 
-def test_the_notes_say_how_many_seeds_there_are(tmp_path: Path) -> None:
-    several = summarise_plans(RECIPE, [make_plan(RECIPE, tmp_path)]).notes
+def test_the_notes_tell_the_gain_of_every_seed(tmp_path: Path) -> None:
+    report = run_experiment(RECIPE, tmp_path, "cpu")
+    gain = next(pair for pair in report.paired if (pair.a, pair.b) == ("round-0", "round-2")).difference
+    assert report.notes[1].startswith("2 seeds from 0 on, pooled")
+    by_seed = [float(points) for points in re.findall(r"[+-]\d+\.\d", report.notes[1])]
+    assert len(by_seed) == 2
+    assert gain is not None
+    assert sum(by_seed) / 2 == pytest.approx(100 * gain, abs=0.1)
     one = summarise_plans(replace(RECIPE, seeds=1), [make_plan(RECIPE, tmp_path)]).notes
-    assert several[0].startswith("2 seeds from 0 on, pooled. ")
-    assert "seeds" not in one[0]
+    assert "seeds" not in " ".join(one)
 
 
 # ── running ──
@@ -285,10 +293,12 @@ def test_seeds_side_by_side_give_what_they_give_one_after_the_other(
     assert ledger(tmp_path / "two") == ledger(tmp_path / "one")
 
 
-def test_on_a_gpu_seeds_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("device", ["auto", "cuda:0"])
+def test_on_a_gpu_seeds_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr(experiment, "_run_side_by_side", lambda *given: pytest.fail("several models on one GPU"))
-    run_experiment(RECIPE, tmp_path, "cuda:0")
+    run_experiment(RECIPE, tmp_path, device)
 
 
 def test_the_writers_of_the_real_rounds_are_kept_as_folders_and_those_of_the_controls_are_not(
@@ -330,3 +340,188 @@ def test_a_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
     run_experiment(replace(RECIPE, arms=("base",)), tmp_path, "cpu")
     with pytest.raises(RunError, match="another recipe"):
         run_experiment(replace(RECIPE, format="rewrite"), tmp_path, "cpu")
+
+
+# ── data and completions of the user's ──
+
+NOTES = make_tasks(9)
+COLUMNS = Recipe(
+    model="fake",
+    format="implications",
+    sample=SampleSettings(edits=2),
+    outer=OuterSettings(rounds=1, tasks=3, select="best-of-n"),
+    eval_tasks=4,
+    arms=("base", "passage", "completions", "rounds", "retrieval", "in-context"),
+)
+
+
+def columns(folder: Path, n_completions: int = 2, tasks: list[Task] = NOTES) -> Recipe:
+    """Write the tasks, and the sentences of each as completions; give the recipe that names the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {
+            "title": task.title,
+            "context": task.context,
+            "questions": [{"question": q.question, "answer": q.answer} for q in task.questions],
+            "completions": task.context.rstrip(".").split(". ")[:n_completions],
+        }
+        for task in tasks
+    ]
+    path = folder / "notes.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return replace(COLUMNS, data=str(path), completions=str(path), domain="documents")
+
+
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    """The engine that every model is, knowing the questions of the notes."""
+    engine = FakeEngine(NOTES)
+    monkeypatch.setattr(experiment, "open_backend", lambda name, model, device: engine)
+    return engine
+
+
+def test_every_column_stands_in_one_report_on_the_same_passages(tmp_path: Path, reader: FakeEngine) -> None:
+    report = run_experiment(columns(tmp_path / "in"), tmp_path / "out", "cpu")
+    names = ["base", "passage", "completions", "round-0", "round-1", "retrieval", "in-context"]
+    assert [each.name for each in report.arms] == names
+    assert {(each.n_passages, each.n_questions, each.n_failed) for each in report.arms} == {(4, 16, 0)}
+    assert all(each.ci95 for each in report.arms)
+    assert arm(report, "base").accuracy == 0
+    assert arm(report, "completions").accuracy == 0.25
+    assert arm(report, "retrieval").accuracy == arm(report, "in-context").accuracy == 1
+    assert pairs(report) == [
+        ("base", "passage"),
+        ("passage", "round-0"),
+        ("round-0", "round-1"),
+        ("passage", "round-1"),
+        ("passage", "completions"),
+        ("round-0", "completions"),
+        ("round-1", "completions"),
+        ("round-1", "retrieval"),
+        ("round-1", "in-context"),
+        ("retrieval", "in-context"),
+    ]
+
+
+def test_what_is_examined_is_not_what_the_writer_learns_from(tmp_path: Path, reader: FakeEngine) -> None:
+    run_experiment(columns(tmp_path / "in"), tmp_path / "out", "cpu")
+    trials = read_trials(tmp_path / "out" / "seed-0").values()
+    train = {trial.task_id for trial in trials if trial.key.startswith("train-")}
+    unseen = {trial.task_id for trial in trials if not trial.key.startswith("train-")}
+    assert (len(train), len(unseen), train & unseen) == (3, 4, set())
+
+
+def test_too_few_tasks_for_what_is_asked_are_refused_with_the_numbers(tmp_path: Path, reader: FakeEngine) -> None:
+    recipe = replace(columns(tmp_path / "in"), eval_tasks=7)
+    with pytest.raises(InputError, match=r"holds 9 tasks .* 7 unseen ones and 3 to learn from"):
+        run_experiment(recipe, tmp_path / "out", "cpu")
+    only_columns = replace(recipe, eval_tasks=9, arms=("base", "in-context"))
+    assert run_experiment(only_columns, tmp_path / "all", "cpu").arms[0].n_passages == 9
+
+
+@pytest.mark.parametrize("together", [1, 2, 4])
+def test_the_columns_killed_and_started_again_give_the_same_trials(
+    tmp_path: Path, reader: FakeEngine, together: int
+) -> None:
+    recipe = replace(columns(tmp_path / "in"), together=together)
+    whole = run_experiment(recipe, tmp_path / "whole", "cpu")
+    for after in (1, 5, 9, 13, 17):
+
+        def kill(done: int, total: int, after: int = after) -> None:
+            if done > after:
+                raise Killed
+
+        with pytest.raises(Killed):
+            run_experiment(recipe, tmp_path / "killed", "cpu", kill)
+    report = run_experiment(recipe, tmp_path / "killed", "cpu")
+    assert ledger(tmp_path / "killed") == ledger(tmp_path / "whole")
+    assert replace(report, seconds=0) == replace(whole, seconds=0)
+
+
+def test_together_the_passages_share_one_adapter_and_the_report_says_so(tmp_path: Path, reader: FakeEngine) -> None:
+    report = run_experiment(replace(columns(tmp_path / "in"), together=4), tmp_path / "out", "cpu")
+    trials = read_trials(tmp_path / "out" / "seed-0")
+    for name in ("passage", "completions", "round-0", "round-1"):
+        assert len({trial.adapter for key, trial in trials.items() if key.startswith(f"{name}/")}) == 1
+    assert arm(report, "completions").accuracy == 0.5, "two sentences of each passage were trained on"
+    assert any(note.startswith("4 passages share an adapter") for note in report.notes)
+
+
+def test_a_finished_run_of_shared_adapters_can_be_extended(tmp_path: Path, reader: FakeEngine) -> None:
+    recipe = replace(columns(tmp_path / "in"), together=2, outer=replace(COLUMNS.outer, rounds=0))
+    run_experiment(recipe, tmp_path / "extended", "cpu")
+    longer = replace(recipe, eval_tasks=8)
+    extended = run_experiment(longer, tmp_path / "extended", "cpu")
+    whole = run_experiment(longer, tmp_path / "whole", "cpu")
+    assert ledger(tmp_path / "extended") == ledger(tmp_path / "whole")
+    assert replace(extended, seconds=0) == replace(whole, seconds=0)
+
+
+def test_a_run_knows_its_files_by_their_content(tmp_path: Path, reader: FakeEngine) -> None:
+    first = run_experiment(columns(tmp_path / "in"), tmp_path / "out", "cpu")
+    moved = run_experiment(columns(tmp_path / "moved"), tmp_path / "out", "cpu")
+    assert replace(moved, seconds=0) == replace(first, seconds=0)
+    with pytest.raises(RunError, match=r"data is 'notes.json@\w+' there, 'notes.json@\w+' here"):
+        run_experiment(columns(tmp_path / "changed", tasks=make_tasks(9, "X")), tmp_path / "out", "cpu")
+    with pytest.raises(RunError, match=r"completions is 'notes.json@\w+' there"):
+        run_experiment(columns(tmp_path / "fewer", n_completions=1), tmp_path / "out", "cpu")
+
+
+def test_what_failed_is_counted_with_its_reason(tmp_path: Path, reader: FakeEngine) -> None:
+    recipe = columns(tmp_path / "in")
+    first = next(t for t in NOTES if t.title == unseen_titles(recipe, tmp_path)[0])
+    reader.faults = [Fault("encode", f" of {first.id} is ", ValueError("too long for the context"))]
+    reader.spoilt = [(unseen_titles(recipe, tmp_path)[1], 0)]
+    report = run_experiment(recipe, tmp_path / "out", "cpu")
+    assert (arm(report, "passage").n_passages, arm(report, "passage").n_failed) == (3, 4)
+    assert "passage: 1 of 4 trials were not measured (encode, ValueError: too long for the context)." in report.notes
+    unusable = "round-0: 1 of 4 self-edits could not be used and count as 0, the self-edit holds no text."
+    assert unusable in report.notes
+    assert arm(report, "round-0").n_passages == 3
+
+
+def unseen_titles(recipe: Recipe, folder: Path) -> list[str]:
+    named, material = read_material(recipe)
+    return [task.title for task in make_plan(named, folder, material).unseen]
+
+
+def test_what_was_left_out_of_the_files_is_told(tmp_path: Path, reader: FakeEngine) -> None:
+    recipe = columns(tmp_path / "in")
+    rows = json.loads(Path(recipe.data).read_text())
+    rows[0]["questions"][0]["answer"] = ""
+    rows[1]["completions"] = [" "]
+    Path(recipe.data).write_text(json.dumps(rows))
+    with pytest.raises(InputError, match="gives no answer"):
+        run_experiment(recipe, tmp_path / "out", "cpu")
+    report = run_experiment(replace(recipe, skip_bad=True, eval_tasks=6), tmp_path / "out", "cpu")
+    assert len(report.left_out) == 3
+    assert "question 1 of row 1" in report.left_out[0]
+    assert sum(each.n_failed for each in report.arms) == 4 * any("NoCompletion" in note for note in report.notes)
+
+
+def test_a_template_is_what_the_writer_is_asked_with(tmp_path: Path, reader: FakeEngine) -> None:
+    template = "Say it again.\nPassage:\n{title}\n{passage}\n\nAgain:"
+    recipe = replace(columns(tmp_path / "in"), template=template, arms=("rounds",))
+    run_experiment(recipe, tmp_path / "out", "cpu")
+    assert all(job.prompt.startswith("Say it again.\n") for job in reader.sampled)
+    with pytest.raises(RunError, match="template is"):
+        run_experiment(replace(recipe, template=f"{template}!"), tmp_path / "out", "cpu")
+
+
+def test_a_passage_that_several_seeds_examine_counts_once(tmp_path: Path, reader: FakeEngine) -> None:
+    recipe = replace(columns(tmp_path / "in"), seeds=2, eval_tasks=9, arms=("base", "passage", "in-context"))
+    report = run_experiment(recipe, tmp_path / "out", "cpu")
+    assert {each.n_passages for each in report.arms} == {9}
+
+
+def test_a_passage_longer_than_the_context_fails_with_its_reason_and_takes_no_other_with_it(
+    tmp_path: Path, reader: FakeEngine
+) -> None:
+    long = replace(NOTES[0], context=NOTES[0].context + " And so on." * 400)
+    for together in (1, 3):
+        recipe = replace(columns(tmp_path / "in", tasks=[long, *NOTES[1:3]]), together=together, eval_tasks=3)
+        recipe = replace(recipe, arms=("base", "passage", "completions"))
+        report = run_experiment(recipe, tmp_path / f"out-{together}", "cpu")
+        assert [each.n_passages for each in report.arms] == [3, 2, 2]
+        assert [each.n_failed for each in report.arms] == [0, 4, 4]
+        assert any("1 of 3 trials were not measured (encode, InputError: " in note for note in report.notes)

@@ -228,11 +228,17 @@ def test_what_a_power_cut_leaves_at_the_end_is_cut_and_the_run_goes_on(folder: P
     assert list(read_trials(folder)) == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("ledger", ["samples.jsonl", "metrics.jsonl"])
-def test_the_other_ledgers_are_cut_too(folder: Path, ledger: str) -> None:
-    (folder / ledger).write_bytes(b'{"key": "k", "samples": []}\n{"key"')
+@pytest.mark.parametrize(
+    ("ledger", "line"),
+    [
+        ("samples.jsonl", b'{"key": "k", "samples": []}\n'),
+        ("metrics.jsonl", b'{"name": "a", "value": 1, "step": 2}\n'),
+    ],
+)
+def test_the_other_ledgers_are_cut_too(folder: Path, ledger: str, line: bytes) -> None:
+    (folder / ledger).write_bytes(line + b'{"key"')
     open_run(folder, Recipe(), BASE).close()
-    assert (folder / ledger).read_bytes() == b'{"key": "k", "samples": []}\n'
+    assert (folder / ledger).read_bytes() == line
 
 
 def test_a_damaged_line_in_the_middle_is_refused_by_its_number(folder: Path) -> None:

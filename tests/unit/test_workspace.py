@@ -209,6 +209,14 @@ def test_a_piece_under_a_heading_is_examined_under_the_documents_title(tmp_path:
     assert all("Topic: Title Ada\n" in prompt for job in engine.answered for prompt in job.prompts)
 
 
+def test_code_is_learnt_function_by_function_though_it_would_fit(tmp_path: Path, open_at: Opened) -> None:
+    home, engine = open_at(tmp_path)
+    code = replace(TASKS[0], context="import a\n\ndef f(): ...\n\ndef g(): ...", meta={"language": "python"})
+    home.learn(documents([code]), RECIPE)
+    seen = [job.prompt.split("Passage:\n")[1].split("\n\n")[0] for job in engine.sampled]
+    assert seen == ["Title Ada\nimport a", "Title Ada — f\ndef f(): ...", "Title Ada — g\ndef g(): ..."]
+
+
 def test_padding_is_not_taken_for_length(tmp_path: Path, open_at: Opened) -> None:
     home, engine = open_at(tmp_path)
     padded = replace(RECIPE, inner=replace(RECIPE.inner, pad_to=2048))
@@ -362,7 +370,8 @@ def test_a_lesson_killed_between_trials_and_called_again_gives_the_same(
     again = home.learn(documents(), RECIPE)
     assert said(again) == said(whole)
     assert ledger(tmp_path / "killed") == ledger(tmp_path / "whole")
-    assert len(engine.trained) == N_TRIALS - (after + 1) + 1
+    one_wave = N_TRIALS if after + 1 < N_TRIALS else 0
+    assert len(engine.trained) == one_wave + 1, "an interrupted wave is run whole, a finished one not at all"
     assert engine.sampled == []
     (run,) = (tmp_path / "killed" / "runs").iterdir()
     assert (run / "trials.jsonl").read_bytes().count(b"\n") == N_TRIALS
@@ -397,7 +406,7 @@ def test_a_lesson_killed_at_its_end_leaves_the_last_one_answering_and_can_be_end
 def test_progress_counts_the_inner_loops(tmp_path: Path, open_at: Opened) -> None:
     heard: list[tuple[int, int]] = []
     open_at(tmp_path)[0].learn(documents(), RECIPE, lambda done, total: heard.append((done, total)))
-    assert heard == [(done, N_TRIALS) for done in range(1, N_TRIALS + 1)]
+    assert heard == [(done, N_TRIALS) for done in range(N_TRIALS + 1)]
 
 
 def test_the_embedded_model_is_taught_by_the_recipe_that_was_made_for_it(tmp_path: Path, open_at: Opened) -> None:
@@ -425,6 +434,15 @@ def test_example_documents_can_be_read_and_hold_the_worlds_questions(tmp_path: P
     assert read_documents(tmp_path / "other") != read
 
 
+def test_bad_documents_are_left_out_where_that_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "good.md").write_text("Ada wrote.")
+    (tmp_path / "bad.md").write_text("")
+    with pytest.raises(InputError, match=r"bad\.md"):
+        read_documents(tmp_path)
+    read = read_documents(tmp_path, skip_bad=True)
+    assert ([task.id for task in read.tasks], len(read.bad)) == (["good.md"], 1)
+
+
 def test_example_documents_are_not_written_over_something(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(InputError):
@@ -441,3 +459,20 @@ def test_the_state_is_plain_json(tmp_path: Path, open_at: Opened) -> None:
         "base": "fake@0123456789ab",
         "adapter": lesson.adapter.id,
     }
+
+
+def test_a_data_set_in_one_file_is_read_like_a_folder(tmp_path: Path) -> None:
+    row = {"title": "Ada", "context": "Ada lives in Lund.", "questions": [{"question": "Where?", "answer": "Lund"}]}
+    path = tmp_path / "notes.jsonl"
+    path.write_text(f"{json.dumps(row)}\nnot json\n")
+    with pytest.raises(InputError, match="line 2"):
+        read_documents(path)
+    found = read_documents(path, skip_bad=True)
+    assert [task.context for task in found.tasks] == ["Ada lives in Lund."]
+    assert len(found.bad) == 1
+
+
+def test_a_template_of_the_recipes_asks_for_the_self_edits(tmp_path: Path, open_at: Opened) -> None:
+    home, engine = open_at(tmp_path)
+    home.learn(documents(), replace(RECIPE, template="Note.\nPassage:\n{title}\n{passage}\n\nNote:"))
+    assert all(job.prompt.startswith("Note.\nPassage:\nTitle ") for job in engine.sampled)

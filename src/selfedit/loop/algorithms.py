@@ -63,7 +63,15 @@ _SELECTIONS: dict[Selection, Callable[[Sequence[Rollout]], list[Rollout]]] = {
 
 
 def _imitate(sample: Sample) -> Datum:
-    """The emitted tokens after their prompt, [T]: weight 0 on the prompt, 1 on the completion."""
+    """The emitted tokens after their prompt, [T]: weight 0 on the prompt, 1 on the completion.
+
+    Raises `ConfigError` for a sample without token ids: a second tokenisation of its text is not what was emitted.
+    """
+    if not sample.prompt_tokens and not sample.tokens:
+        raise ConfigError(
+            "these self-edits cannot be reinforced: they came as text without token ids, as from a server; set "
+            "outer.rounds=0, or let the model that learns write them"
+        )
     weights = (0.0,) * len(sample.prompt_tokens) + (1.0,) * len(sample.tokens)
     return Datum(sample.prompt_tokens + sample.tokens, weights)
 

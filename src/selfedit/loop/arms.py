@@ -1,47 +1,72 @@
 """An experiment in arms: what self-editing brings, next to everything that could explain it away.
 
     base             no update                          passage          trained on the bare passage
+    completions      self-edits from a file, by another model or by hand
     round-0          the untrained writer's self-edits  round-k          the writer's after k rounds of reinforcement
+    retrieval        no update, the passage that a search found in view
+    in-context       no update, the right passage in view: what there is to be known
     shuffled-reward  a writer reinforced with the same rewards, dealt to the wrong edits
     random-edits     a writer reinforced on edits picked without looking at rewards
 
 All arms are examined on the same unseen tasks, and the controls spend the same number of inner loops in their rounds.
+An update is a task's own, or with `together` one for as many tasks in a row, trained on several self-edits of each: how
+much text can an adapter take (arXiv 2506.10943, section 4.1, "continued pretraining")? The writer's own rounds are of
+single tasks either way, since a reward has to be somebody's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from selfedit.loop.algorithms import ALGORITHMS, random_edits, shuffled
-from selfedit.loop.inner import examine, plan, seed_of
-from selfedit.loop.outer import Algorithm, Event, Known, Lab, Round, improve, try_units, write_and_try
-from selfedit.types import Adapter, Recipe, Task, Trial, mean_score
+from selfedit.loop.inner import Unit, Written, examine_untrained, plan, plan_together, seed_of
+from selfedit.loop.outer import Algorithm, Event, Known, Lab, Round, improve, try_units, write
+from selfedit.types import Adapter, Recipe, Task
 
+OPEN_BOOK = ("retrieval", "in-context")
 CONTROLS = ("shuffled-reward", "random-edits")
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What some arms need from outside, by the id of an unseen task: its `n_completions` self-edits for "completions",
+    a Failure where there are none, and the task whose passage "retrieval" shows at each of its questions, [Q]."""
+
+    completions: Mapping[str, Written] = field(default_factory=dict)
+    found: Mapping[str, Sequence[Task]] = field(default_factory=dict)
+
+
 def experiment(
-    recipe: Recipe, train: Sequence[Task], unseen_P: Sequence[Task], lab: Lab, known: Known
+    recipe: Recipe, train: Sequence[Task], unseen_P: Sequence[Task], lab: Lab, known: Known, given: Given | None = None
 ) -> Iterator[Event]:
     """Run every arm that `recipe.arms` names; yield each sample, trial and round as it comes, noted in `known`."""
-    for event in _arms(recipe, train, unseen_P, lab, known):
+    for event in _arms(recipe, train, unseen_P, lab, known, given or Given()):
         known.note(event)
         yield event
 
 
-def _arms(recipe: Recipe, train: Sequence[Task], unseen_P: Sequence[Task], lab: Lab, known: Known) -> Iterator[Event]:
+def _arms(
+    recipe: Recipe, train: Sequence[Task], unseen_P: Sequence[Task], lab: Lab, known: Known, given: Given
+) -> Iterator[Event]:
     if "base" in recipe.arms:
-        yield from _base_trials(unseen_P, lab, known)
+        yield from _untrained("base", unseen_P, lab, known)
     if "passage" in recipe.arms:
-        units = plan(unseen_P, [None] * len(unseen_P), "passage", recipe.eval_repeats, lab.seed)
-        yield from try_units(units, lab, None, known)
+        yield from _update("passage", unseen_P, [None] * len(unseen_P), recipe, lab, None, known)
+    if "completions" in recipe.arms:
+        written_P = [given.completions[task.id] for task in unseen_P]
+        yield from _update("completions", unseen_P, written_P, recipe, lab, None, known)
     if "rounds" in recipe.arms:
         yield from _measure("round-0", unseen_P, recipe, lab, None, known)
         for event in improve("train", train, lab, _algorithm(recipe), recipe.outer, known):
             yield event
             if isinstance(event, Round):
                 yield from _measure(f"round-{event.index}", unseen_P, recipe, lab, event.writer, known)
+    if "retrieval" in recipe.arms:
+        yield from _untrained("retrieval", unseen_P, lab, known, given.found)
+    if "in-context" in recipe.arms:
+        right = {task.id: [task] * len(task.questions) for task in unseen_P}
+        yield from _untrained("in-context", unseen_P, lab, known, right)
     for control in CONTROLS:
         if control in recipe.arms:
             writer: Adapter | None = None
@@ -54,8 +79,14 @@ def _arms(recipe: Recipe, train: Sequence[Task], unseen_P: Sequence[Task], lab: 
 def arm_names(recipe: Recipe) -> list[str]:
     """Return the arms of a recipe by the names that head their trials' keys, in the order of a report."""
     names = {"rounds": [f"round-{i}" for i in range(recipe.outer.rounds + 1)]}
-    in_order = [arm for arm in ("base", "passage", "rounds", *CONTROLS) if arm in recipe.arms]
+    order = ("base", "passage", "completions", "rounds", *OPEN_BOOK, *CONTROLS)
+    in_order = [arm for arm in order if arm in recipe.arms]
     return [name for arm in in_order for name in names.get(arm, [arm])]
+
+
+def n_completions(recipe: Recipe) -> int:
+    """Return how many self-edits of each unseen task its updates take in all."""
+    return recipe.eval_repeats * (recipe.sample.edits if recipe.together > 1 else 1)
 
 
 def count_trials(recipe: Recipe, n_train: int, n_unseen: int) -> int:
@@ -64,9 +95,9 @@ def count_trials(recipe: Recipe, n_train: int, n_unseen: int) -> int:
     a_round = min(recipe.outer.tasks, n_train) * recipe.sample.edits * recipe.outer.repeats
     trainings = [arm for arm in ("rounds", *CONTROLS) if arm in recipe.arms]
     shared, own = min(recipe.outer.rounds, 1), max(recipe.outer.rounds - 1, 0)
-    once = (
-        n_unseen * ("base" in recipe.arms) + examined * ("passage" in recipe.arms) + a_round * shared * bool(trainings)
-    )
+    untrained = sum(arm in recipe.arms for arm in ("base", *OPEN_BOOK))
+    updated = sum(arm in recipe.arms for arm in ("passage", "completions"))
+    once = n_unseen * untrained + examined * updated + a_round * shared * bool(trainings)
     writers = (recipe.outer.rounds + 1) * ("rounds" in recipe.arms) + sum(arm in CONTROLS for arm in trainings)
     return once + examined * writers + a_round * own * len(trainings)
 
@@ -84,15 +115,47 @@ def _control(name: str, recipe: Recipe) -> Algorithm:
 def _measure(
     arm: str, unseen_P: Sequence[Task], recipe: Recipe, lab: Lab, writer: Adapter | None, known: Known
 ) -> Iterator[Event]:
-    """Examine one writer on unseen tasks, each time with one self-edit of its own."""
+    """Examine one writer on unseen tasks, each time with fresh self-edits of its own."""
     learner = writer if recipe.outer.learner == "writer" else None
-    one_edit = replace(recipe.sample, edits=recipe.eval_repeats)
-    yield from write_and_try(arm, unseen_P, lab, writer, learner, 1, one_edit, known)
+    written_P = yield from write(arm, unseen_P, lab, writer, replace(recipe.sample, edits=n_completions(recipe)), known)
+    yield from _update(arm, unseen_P, written_P, recipe, lab, learner, known)
 
 
-def _base_trials(unseen_P: Sequence[Task], lab: Lab, known: Known) -> Iterator[Trial]:
-    units = plan(unseen_P, [None] * len(unseen_P), "base", 1, lab.seed)
-    missing = [unit for unit in units if unit.key not in known.trials]
-    marks = examine([u.task for u in missing], [None] * len(missing), lab.domain, lab.engine, lab.grade, lab.exam)
-    for unit, scores in zip(missing, marks, strict=True):
-        yield Trial(unit.key, unit.task.id, 0, 0, unit.seed, None, None, scores, scores, mean_score(scores), None)
+def _update(
+    arm: str,
+    unseen_P: Sequence[Task],
+    written_P: Sequence[Written | None],
+    recipe: Recipe,
+    lab: Lab,
+    learner: Adapter | None,
+    known: Known,
+) -> Iterator[Event]:
+    """Train on what was written for each task, or on its bare passage, and examine it, `eval_repeats` times."""
+    units = _units(arm, unseen_P, written_P, recipe)
+    yield from try_units(units, lab, learner, known, recipe.together)
+
+
+def _units(arm: str, tasks_P: Sequence[Task], written_P: Sequence[Written | None], recipe: Recipe) -> list[Unit]:
+    """List `eval_repeats` inner loops for each task: with another seed on a bare passage, with another self-edit else.
+
+    Raises `ValueError` unless the tasks can be shared out among adapters of `together` tasks.
+    """
+    n = recipe.eval_repeats
+    if recipe.together == 1:
+        repeats = n if all(written is None for written in written_P) else 1
+        return plan(tasks_P, written_P, arm, repeats, recipe.seed, edits=n)
+    if len(tasks_P) % recipe.together:
+        raise ValueError(f"{len(tasks_P)} tasks cannot be shared out, {recipe.together} to an adapter")
+    return plan_together(tasks_P, written_P, arm, n, recipe.seed, recipe.sample.edits)
+
+
+def _untrained(
+    arm: str,
+    unseen_P: Sequence[Task],
+    lab: Lab,
+    known: Known,
+    shown: Mapping[str, Sequence[Task]] | None = None,
+) -> Iterator[Event]:
+    """Examine the model as it is, with the passages that are `shown` in view."""
+    units = plan(unseen_P, [None] * len(unseen_P), arm, 1, lab.seed)
+    yield from examine_untrained(units, lab.domain, lab.engine, lab.grade, lab.exam, known.trials, shown)

@@ -7,6 +7,9 @@ went wrong on our side (a crash, a grader that gave no mark, no memory) is a Tri
     units = plan(tasks_P, written_P, label="train-1", repeats=3, seed=0)
     for trial in run_trials(units, domain, learner, engine, grade, recipe.exam): ...
 
+A unit is one task's part of it. Mostly it has an adapter of its own; with `together`, as many units in a row share one
+that is trained on all their texts, and each is examined with it and keeps a Trial of its own.
+
 Axis suffixes: P tasks, G edits of a task, R repeats (seeds) of an edit, Q questions, N units flattened.
 """
 
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,6 +26,7 @@ from selfedit.errors import BadEdit, boundary
 from selfedit.tasks.base import Domain, Grader
 from selfedit.types import (
     Adapter,
+    Datum,
     ExamSettings,
     Failure,
     Sample,
@@ -36,7 +40,7 @@ from selfedit.types import (
     mean_score,
 )
 
-WAVE = 8  # units handed to the engine at once; what a kill can cost
+WAVE = 48  # units handed to the engine at once: enough for all its slots, and what a kill can cost
 
 Written = list[Sample] | Failure
 Job = TypeVar("Job", SampleJob, TrainJob, AnswerJob)
@@ -45,14 +49,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One inner loop to run. `sample` None trains on the bare passage; a Failure: nothing could be written."""
+    """One inner loop to run, or one task's part in a shared one. It trains on all `samples`, without any on the bare
+    passage; a Failure: nothing could be written."""
 
     key: str
     task: Task
     edit: int
     repeat: int
     seed: int
-    sample: Sample | Failure | None
+    samples: tuple[Sample, ...] | Failure
 
 
 def seed_of(*key: str | int) -> int:
@@ -130,30 +135,98 @@ def plan(
     """
     units = []
     for task, written in zip(tasks_P, written_P, strict=True):
-        samples = list(written) if isinstance(written, list) else [written] * (1 if written is None else edits)
-        for edit, sample in enumerate(samples):
-            for repeat in range(repeats):
-                key = f"{label}/{task.id}/{edit}/{repeat}"
-                units.append(Unit(key, task, edit, repeat, seed_of(seed, key), sample))
+        for edit, samples in enumerate(_one_each(written, edits)):
+            units += [_unit(label, task, edit, repeat, seed, samples) for repeat in range(repeats)]
     return units
 
 
+def plan_together(
+    tasks_P: Sequence[Task], written_P: Sequence[Written | None], label: str, repeats: int, seed: int, edits: int
+) -> list[Unit]:
+    """List the inner loops of `label` for adapters that tasks share, [R][P] flattened: repeat by repeat, the tasks in
+    their order. Each unit trains on the next `edits` of its task's self-edits, a Failure stands for all of them."""
+    return [
+        _unit(label, task, 0, repeat, seed, _all_at_once(written, repeat * edits, edits))
+        for repeat in range(repeats)
+        for task, written in zip(tasks_P, written_P, strict=True)
+    ]
+
+
+def _unit(label: str, task: Task, edit: int, repeat: int, seed: int, samples: tuple[Sample, ...] | Failure) -> Unit:
+    key = f"{label}/{task.id}/{edit}/{repeat}"
+    return Unit(key, task, edit, repeat, seed_of(seed, key), samples)
+
+
+def _one_each(written: Written | None, edits: int) -> list[tuple[Sample, ...] | Failure]:
+    if isinstance(written, Failure):
+        return [written] * edits
+    return [()] if written is None else [(sample,) for sample in written]
+
+
+def _all_at_once(written: Written | None, first: int, edits: int) -> tuple[Sample, ...] | Failure:
+    return written if isinstance(written, Failure) else tuple((written or [])[first : first + edits])
+
+
 def run_trials(
-    units_N: Sequence[Unit], domain: Domain, learner: Adapter | None, engine: Backend, grade: Grader, exam: ExamSettings
+    units_N: Sequence[Unit],
+    domain: Domain,
+    learner: Adapter | None,
+    engine: Backend,
+    grade: Grader,
+    exam: ExamSettings,
+    known: Mapping[str, Trial] | None = None,
+    together: int = 1,
 ) -> Iterator[Trial]:
     """Train and examine every unit, in order; the Trials of a wave are yielded as soon as it is done.
 
-    `learner` is the adapter under the fresh ones (None: the bare base). Each task's marks before the update are
-    measured once, whatever the number of its edits. Without an exam nothing is measured, and an unusable edit has no
-    reward either.
+    `learner` is the adapter under the fresh ones (None: the bare base). `together` units in a row share an adapter, and
+    never end up in different waves. Each task's marks before the update are measured once, whatever the number of its
+    edits. Without an exam nothing is measured, and an unusable edit has no reward either.
+
+    Units in `known` are not yielded. A wave of which only some are known is run whole all the same: what shares a pass
+    changes the last digits, and a resumed run shall be the unbroken one to the last of them.
     """
+    known = known or {}
     before: dict[str, tuple[Score, ...]] = {}
-    for start in range(0, len(units_N), WAVE):
-        wave = units_N[start : start + WAVE]
+    for wave in _waves(units_N, together):
+        before |= {unit.task.id: known[unit.key].before_Q for unit in wave if unit.key in known}
+        if all(unit.key in known for unit in wave):
+            continue
         new = {unit.task.id: unit.task for unit in wave if unit.task.id not in before}
         marks = examine(list(new.values()), [learner] * len(new), domain, engine, grade, exam)
         before |= dict(zip(new, marks, strict=True))
-        yield from _run_wave(wave, before, domain, learner, engine, grade, exam)
+        trials = _run_wave(wave, before, domain, learner, engine, grade, exam, together)
+        yield from (trial for trial in trials if trial.key not in known)
+
+
+def examine_untrained(
+    units_N: Sequence[Unit],
+    domain: Domain,
+    engine: Backend,
+    grade: Grader,
+    exam: ExamSettings,
+    known: Mapping[str, Trial] | None = None,
+    shown: Mapping[str, Sequence[Task]] | None = None,
+) -> Iterator[Trial]:
+    """Examine the bare base on every unit's task; the Trials come as those of `run_trials` do.
+
+    `shown` holds, by task id, the task whose passage is in view at each question, [Q]; without it no passage is. The
+    marks before and after are the same ones: there is no update.
+    """
+    known = known or {}
+    for wave in _waves(units_N):
+        if all(unit.key in known for unit in wave):
+            continue
+        views_N = [shown[unit.task.id] if shown is not None else None for unit in wave]
+        marks = _examine([unit.task for unit in wave], [None] * len(wave), domain, engine, grade, exam, views_N)
+        for unit, found in zip(wave, marks, strict=True):
+            if unit.key not in known:
+                yield _trial(unit, None, found.scores_Q, found, {})
+
+
+def _waves(units_N: Sequence[Unit], together: int = 1) -> Iterator[Sequence[Unit]]:
+    size = together * max(1, WAVE // together)
+    return (units_N[start : start + size] for start in range(0, len(units_N), size))
 
 
 def examine(
@@ -183,16 +256,21 @@ def _examine(
     engine: Backend,
     grade: Grader,
     exam: ExamSettings,
+    views_N: Sequence[Sequence[Task] | None] | None = None,
 ) -> list[_Marks]:
+    views_N = views_N or [None] * len(tasks_N)
     asked = [i for i, task in enumerate(tasks_N) if task.questions]
-    jobs = [_exam_job(tasks_N[i], adapters_N[i], domain, exam) for i in asked]
+    jobs = [_exam_job(tasks_N[i], adapters_N[i], domain, exam, views_N[i]) for i in asked]
     answered = dict(zip(asked, _run_jobs("answer", engine.answer, jobs), strict=True))
     return [_mark(task, answered[i], grade) if i in answered else _Marks(()) for i, task in enumerate(tasks_N)]
 
 
-def _exam_job(task: Task, adapter: Adapter | None, domain: Domain, exam: ExamSettings) -> AnswerJob | Failure:
+def _exam_job(
+    task: Task, adapter: Adapter | None, domain: Domain, exam: ExamSettings, view_Q: Sequence[Task] | None
+) -> AnswerJob | Failure:
     with boundary("answer") as caught:
-        return AnswerJob(tuple(domain.exam(task)), adapter, exam.max_tokens)
+        prompts = domain.exam(task) if view_Q is None else domain.open_exam(task, view_Q)
+        return AnswerJob(tuple(prompts), adapter, exam.max_tokens)
     assert caught.failure
     return caught.failure
 
@@ -223,60 +301,100 @@ def _run_wave(
     engine: Backend,
     grade: Grader,
     exam: ExamSettings,
+    together: int,
 ) -> list[Trial]:
     edits = [_read(unit, domain) for unit in wave]
     clock = time.perf_counter()
-    adapters = _train(wave, edits, learner, engine)
+    adapters = _train(wave, edits, domain, learner, engine, together)
     trained = time.perf_counter()
     ready = {i: adapter for i, adapter in enumerate(adapters) if isinstance(adapter, Adapter)}
     marks = _examine([wave[i].task for i in ready], list(ready.values()), domain, engine, grade, exam)
     after = dict(zip(ready, marks, strict=True))
     cost = {"train_s": (trained - clock) / len(wave), "examine_s": (time.perf_counter() - trained) / len(wave)}
-    for adapter in ready.values():
+    for adapter in set(ready.values()):
         engine.release(adapter)
     return [_trial(unit, adapters[i], before[unit.task.id], after.get(i), cost) for i, unit in enumerate(wave)]
 
 
-def _read(unit: Unit, domain: Domain) -> SelfEdit | Failure:
-    if isinstance(unit.sample, Failure):
-        return unit.sample
+def _read(unit: Unit, domain: Domain) -> tuple[SelfEdit, ...] | Failure:
+    """Read what is usable among a unit's self-edits. Only where nothing is, or something of ours breaks, it failed."""
+    if isinstance(unit.samples, Failure):
+        return unit.samples
+    read = [_parse(unit.task, sample, domain) for sample in unit.samples or (None,)]
+    failures = [edit for edit in read if isinstance(edit, Failure)]
+    usable = tuple(edit for edit in read if isinstance(edit, SelfEdit))
+    ours = [failure for failure in failures if not is_bad_edit(failure)]
+    return (ours or failures)[0] if ours or not usable else usable
+
+
+def _parse(task: Task, sample: Sample | None, domain: Domain) -> SelfEdit | Failure:
     with boundary("parse") as caught:
-        return domain.parse(unit.task, unit.sample) if unit.sample else domain.without_edit(unit.task)
+        return domain.parse(task, sample) if sample else domain.without_edit(task)
     assert caught.failure
     return caught.failure
 
 
 def _train(
-    wave: Sequence[Unit], edits: Sequence[SelfEdit | Failure], learner: Adapter | None, engine: Backend
+    wave: Sequence[Unit],
+    edits: Sequence[tuple[SelfEdit, ...] | Failure],
+    domain: Domain,
+    learner: Adapter | None,
+    engine: Backend,
+    together: int,
 ) -> list[Adapter | Failure]:
-    jobs: list[TrainJob | Failure] = []
-    for unit, edit in zip(wave, edits, strict=True):
-        if isinstance(edit, Failure):
-            jobs.append(edit)
-            continue
-        with boundary("encode") as caught:
-            jobs.append(TrainJob(engine.encode(edit.examples, edit.train), edit.train, unit.seed, under=learner))
-        if caught.failure:
-            jobs.append(caught.failure)
-    return _run_jobs("train", engine.train, jobs)
+    """Train an adapter for every `together` units. One that cannot be learnt fails alone, the others share the rest."""
+    data = [each if isinstance(each, Failure) else _encode(each, engine) for each in edits]
+    jobs = []
+    for start in range(0, len(wave), together):
+        shared = slice(start, start + together)
+        jobs.append(_train_job(wave[shared], edits[shared], data[shared], domain, learner))
+    trained = _run_jobs("train", engine.train, jobs)
+    return [each if isinstance(each, Failure) else trained[i // together] for i, each in enumerate(data)]
+
+
+def _encode(edits: Sequence[SelfEdit], engine: Backend) -> tuple[Datum, ...] | Failure:
+    with boundary("encode") as caught:
+        return tuple(datum for edit in edits for datum in engine.encode(edit.examples, edit.train))
+    assert caught.failure
+    return caught.failure
+
+
+def _train_job(
+    units: Sequence[Unit],
+    edits: Sequence[tuple[SelfEdit, ...] | Failure],
+    data: Sequence[tuple[Datum, ...] | Failure],
+    domain: Domain,
+    learner: Adapter | None,
+) -> TrainJob | Failure:
+    """Train on all that is there with the settings that the edits agree on, else with those of the bare passage."""
+    sound = [part for part in data if not isinstance(part, Failure)]
+    if not sound:
+        return next(part for part in data if isinstance(part, Failure))
+    chosen = {edit.train for each in edits if not isinstance(each, Failure) for edit in each}
+    with boundary("parse") as caught:
+        settings = chosen.pop() if len(chosen) == 1 else domain.without_edit(units[0].task).train
+        return TrainJob(tuple(datum for part in sound for datum in part), settings, units[0].seed, under=learner)
+    assert caught.failure
+    return caught.failure
 
 
 def _trial(
     unit: Unit,
-    adapter: Adapter | Failure,
+    adapter: Adapter | Failure | None,
     before_Q: tuple[Score, ...],
     after: _Marks | None,
     cost: dict[str, float],
 ) -> Trial:
     marks = _unmeasured(unit.task, adapter) if isinstance(adapter, Failure) else after or _Marks(())
+    samples = () if isinstance(unit.samples, Failure) else unit.samples
     return Trial(
         key=unit.key,
         task_id=unit.task.id,
         edit=unit.edit,
         repeat=unit.repeat,
         seed=unit.seed,
-        sample=unit.sample if isinstance(unit.sample, Sample) else None,
-        adapter=None if isinstance(adapter, Failure) else adapter.id,
+        sample=samples[0] if len(samples) == 1 else None,
+        adapter=adapter.id if isinstance(adapter, Adapter) else None,
         before_Q=before_Q,
         after_Q=marks.scores_Q,
         reward=mean_score(marks.scores_Q),

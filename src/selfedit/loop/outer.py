@@ -36,6 +36,7 @@ from selfedit.types import (
 )
 
 FIRST = "train-1"  # the stage that every experiment of a run shares
+WRITTEN_AT_ONCE = 100  # tasks: enough to fill a batch, and what a kill can cost
 Algorithm = Callable[[Sequence[Sequence[Rollout]]], list[Datum]]
 
 
@@ -152,9 +153,29 @@ def write_and_try(
 ) -> Generator[Event, None, list[Trial]]:
     """Let `writer` write for each task and try every edit; return all trials of the stage, known ones included.
 
-    They are [P][G][R] flattened. Where fewer samples are known than `sample.edits`, a run is being extended: they stay,
-    and the rest is drawn.
+    They are [P][G][R] flattened.
     """
+    written_P = yield from write(stage, tasks_P, lab, writer, sample, known)
+    units = plan(tasks_P, written_P, stage, repeats, lab.seed, sample.edits)
+    return (yield from try_units(units, lab, learner, known))
+
+
+def write(
+    stage: str, tasks_P: Sequence[Task], lab: Lab, writer: Adapter | None, sample: SampleSettings, known: Known
+) -> Generator[Event, None, list[Written]]:
+    """Let `writer` write `sample.edits` self-edits for each task; return all of them, known ones included, [P][G].
+
+    Where fewer are known, a run is being extended: they stay, and the rest is drawn.
+    """
+    written_P: list[Written] = []
+    for start in range(0, len(tasks_P), WRITTEN_AT_ONCE):
+        written_P += yield from _write(stage, tasks_P[start : start + WRITTEN_AT_ONCE], lab, writer, sample, known)
+    return written_P
+
+
+def _write(
+    stage: str, tasks_P: Sequence[Task], lab: Lab, writer: Adapter | None, sample: SampleSettings, known: Known
+) -> Generator[Event, None, list[Written]]:
     keys_P = [f"{stage}/{task.id}" for task in tasks_P]
     known_P = [list(known.samples.get(key, ())[: sample.edits]) for key in keys_P]
     missing = [task for task, samples in zip(tasks_P, known_P, strict=True) if len(samples) < sample.edits]
@@ -168,17 +189,16 @@ def write_and_try(
                 written = [*samples, *written[len(samples) :]]
                 yield Wrote(key, tuple(written))
         written_P.append(written)
-    units = plan(tasks_P, written_P, stage, repeats, lab.seed, sample.edits)
-    return (yield from try_units(units, lab, learner, known))
+    return written_P
 
 
 def try_units(
-    units_N: Sequence[Unit], lab: Lab, learner: Adapter | None, known: Known
+    units_N: Sequence[Unit], lab: Lab, learner: Adapter | None, known: Known, together: int = 1
 ) -> Generator[Event, None, list[Trial]]:
-    """Run the units that are not known yet; return the trials of all, in the units' order."""
+    """Run the units that are not known yet, `together` of them on an adapter; return the trials of all, in the units'
+    order."""
     done = {unit.key: known.trials[unit.key] for unit in units_N if unit.key in known.trials}
-    missing = [unit for unit in units_N if unit.key not in done]
-    for trial in run_trials(missing, lab.domain, learner, lab.engine, lab.grade, lab.exam):
+    for trial in run_trials(units_N, lab.domain, learner, lab.engine, lab.grade, lab.exam, dict(done), together):
         done[trial.key] = trial
         yield trial
     return [done[unit.key] for unit in units_N]

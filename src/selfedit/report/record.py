@@ -30,8 +30,10 @@ class KindArm:
 class Report:
     """Everything a report shows. `seconds` adds up all seeds and resumptions; `arms` stand in the order of the picture.
 
-    "base" (no update), "passage" (trained on the bare text) and "round-0" … "round-N" (self-edits of the writer after
-    that many rounds of RL) have a look of their own; an arm of any other name is a control.
+    "base" (no update), "passage" (trained on the bare text), "completions" (on self-edits from a file), "round-0" …
+    "round-N" (on self-edits of the writer after that many rounds of RL), "retrieval" and "in-context" (no update, a
+    passage in view) have a look of their own; an arm of any other name is a control. `left_out` names what of the files
+    was not used.
     """
 
     model: str
@@ -42,3 +44,4 @@ class Report:
     examples: tuple[EditPair, ...] = ()
     kinds: tuple[KindArm, ...] = ()
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()

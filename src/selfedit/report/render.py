@@ -26,6 +26,7 @@ from typing import Literal
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -37,22 +38,41 @@ from selfedit.report.stats import Arm, Pair
 _MEANING = {
     "base": "the model as it was",
     "passage": "trained on the bare text",
+    "completions": "trained on self-edits from a file",
     "round-k": "trained on self-edits by the writer after k rounds of RL",
+    "retrieval": "not trained, the passage that BM25 found in view",
+    "in-context": "not trained, the right passage in view",
     "grey": "controls",
 }
+_OPEN_BOOK = {"retrieval", "in-context"}
 _MINUS = "\N{MINUS SIGN}"
 _NONE = "\N{EN DASH}"
+_NAMED = 5  # of what was left out, on the page; the JSON has all
 
 
 def write_report(folder: Path, report: Report) -> Path:
     """Write `report.json` and `report.html` into `folder`, each whole or not at all; return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / "report.json", json.dumps(as_json(report), indent=2, ensure_ascii=False) + "\n")
-    return _replace(folder / "report.html", as_html(report))
+    write_whole(folder / "report.json", json_text(report))
+    return write_whole(folder / "report.html", as_html(report))
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a file so that whoever opens it sees all of the old text or all of the new; return its path."""
+    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(unfinished, path)
+    return path
+
+
+def json_text(report: Report) -> str:
+    """Return `as_json` as the text of a file."""
+    return json.dumps(as_json(report), indent=2, ensure_ascii=False) + "\n"
 
 
 def as_json(report: Report) -> dict[str, object]:
-    """Return the report for programs: probabilities in [0, 1], null where unmeasured, "kinds" where there are any."""
+    """Return the report for programs: probabilities in [0, 1], null where unmeasured; "kinds", "notes" and "left_out"
+    where there are any."""
     document: dict[str, object] = {
         "model": report.model,
         "seed": report.seed,
@@ -62,35 +82,53 @@ def as_json(report: Report) -> dict[str, object]:
     }
     if report.kinds:
         document["kinds"] = [{"kind": entry.kind, **asdict(entry.arm)} for entry in report.kinds]
+    document |= {name: list(said) for name in ("notes", "left_out") if (said := getattr(report, name))}
     return document
 
 
 def headline(report: Report) -> str:
-    """State the result in one sentence: the last round against round 0, else the first comparison there is."""
+    """State the result in one sentence: the last round against round 0, else the comparison of a writer's self-edits
+    with what stands before them, else the first there is."""
     pair = _main_pair(report)
     if pair is None or pair.difference is None:
         return "No two arms were measured on the same passages."
     rounds = _rounds(report)
     is_rl = len(rounds) > 1 and (pair.a, pair.b) == (rounds[0], rounds[-1])
     who = f"{_count(len(rounds) - 1)} of RL" if is_rl else f"Against {pair.a}, {pair.b}"
+    what = "accuracy" if _OPEN_BOOK & {pair.a, pair.b} else "closed-book accuracy"
     if pair.ci95 is None:
         return f"{who} changed accuracy by {_points(pair.difference)} points on one passage: too few for an interval."
     if pair.ci95[0] <= 0 <= pair.ci95[1]:
         change = f"{_points(pair.difference)} points (95 % interval {_span(pair.ci95, _points)})"
-        return f"{who} made no clear difference to closed-book accuracy: {change}."
+        return f"{who} made no clear difference to {what}: {change}."
     verb = "raised" if pair.difference > 0 else "lowered"
     size = sorted(abs(bound) for bound in pair.ci95)
     interval = _span((size[0], size[1]), _percent)
-    return f"{who} {verb} closed-book accuracy by {_percent(abs(pair.difference))} points (95 % interval {interval})."
+    return f"{who} {verb} {what} by {_percent(abs(pair.difference))} points (95 % interval {interval})."
 
 
 def render_table(report: Report) -> list[Table]:
     """Return the arms and, where there are any, the paired differences as tables for the terminal."""
-    title = f"Closed-book accuracy, {report.model}, seed {report.seed}"
+    title = f"{_measure(report)}, {report.model}, seed {report.seed}"
     tables = [_rich_table(title, _ARM_HEADINGS, map(_arm_cells, report.arms))]
     if report.paired:
         tables.append(_rich_table("Paired differences", _PAIR_HEADINGS, map(_pair_cells, report.paired)))
     return tables
+
+
+def render_one_table(report: Report) -> Table:
+    """Return the arms and, under them, their paired differences as one table for the terminal; n counts passages."""
+    title = f"{_measure(report)} and paired differences, {report.model}, seed {report.seed}"
+    headings = ("arm", "%, points", "95 % interval", "n", "questions", "not marked")
+    table = _rich_table(title, headings, map(_arm_cells, report.arms))
+    table.box, table.show_edge, table.collapse_padding = SIMPLE_HEAD, False, True  # 80 columns hold it
+    for place, heading in enumerate(headings):
+        table.columns[place].no_wrap = place in (0, 2)
+        table.columns[place].min_width = max(len(word) for word in heading.split())
+    table.add_section()
+    for pair in report.paired:
+        table.add_row(*map(Text, _pair_cells(pair)[:4]))
+    return table
 
 
 def render_gain(before: Arm, after: Arm, gain: Pair) -> RenderableType:
@@ -127,19 +165,19 @@ def as_html(report: Report) -> str:
         parts.append(_section("By kind of question", _kinds_html(report.kinds)))
     if report.examples:
         parts.append(_section("What the writer wrote", "".join(_example_html(example) for example in report.examples)))
-    if report.notes:
-        parts.append(_section("Notes", "".join(f"<p>{escape(note)}</p>" for note in report.notes)))
+    notes = [*report.notes, *_left_out(report.left_out)]
+    if notes:
+        parts.append(_section("Notes", "".join(f"<p>{escape(note)}</p>" for note in notes)))
     return _PAGE.format(title=escape(headline(report)), style=_STYLE, body="\n".join(parts))
 
 
-def _replace(path: Path, text: str) -> Path:
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(unfinished, path)
-    return path
-
-
 # Words
+
+
+def _left_out(sentences: Sequence[str]) -> list[str]:
+    """Count what was left out of the files, and name the first few."""
+    more = " …" if len(sentences) > _NAMED else ""
+    return [f"{len(sentences)} left out: {'; '.join(sentences[:_NAMED])}{more}"] if sentences else []
 
 
 def _rounds(report: Report) -> list[str]:
@@ -153,7 +191,13 @@ def _is_round(name: str) -> bool:
 def _main_pair(report: Report) -> Pair | None:
     rounds = _rounds(report)
     first_to_last = [pair for pair in report.paired if rounds and (pair.a, pair.b) == (rounds[0], rounds[-1])]
-    return next(iter([*first_to_last, *report.paired]), None)
+    with_rounds = [pair for pair in report.paired if rounds and pair.b == rounds[-1]]
+    return next(iter([*first_to_last, *with_rounds, *report.paired]), None)
+
+
+def _measure(report: Report) -> str:
+    names = {arm.name for arm in report.arms}
+    return "Accuracy" if names & _OPEN_BOOK else "Closed-book accuracy"
 
 
 def _lead(report: Report) -> str:
@@ -164,8 +208,8 @@ def _lead(report: Report) -> str:
     if pair is not None and {pair.a, pair.b} <= accuracy.keys():
         passages = "passage" if pair.n == 1 else "passages"
         words.append(
-            f"With the passage out of view, accuracy is {accuracy[pair.a]} in {pair.a} "
-            f"and {accuracy[pair.b]} in {pair.b}, compared on {pair.n:,} {passages}."
+            f"{'Accuracy' if _OPEN_BOOK & {pair.a, pair.b} else 'With the passage out of view, accuracy'} is "
+            f"{accuracy[pair.a]} in {pair.a} and {accuracy[pair.b]} in {pair.b}, compared on {pair.n:,} {passages}."
         )
     if "base" in accuracy and (pair is None or "base" not in (pair.a, pair.b)):
         words.append(f"The model as it was reaches {accuracy['base']}.")
@@ -179,9 +223,10 @@ def _caption(report: Report) -> str:
     if names - _MEANING.keys():
         meanings.append(f"grey, {_MEANING['grey']}")
     return (
-        "A dot is the mean over n passages of the share of questions answered correctly with the "
-        "passage out of view; its bar is the 95 % interval from resampling passages. Two bars may overlap although the "
-        "arms differ: the paired tests below compare every passage with itself. "
+        "A dot is the mean over n passages of the share of questions answered correctly with the passage out of "
+        f"view{' (but where it is said to be in view)' if names & _OPEN_BOOK else ''}; its bar is the 95 % interval "
+        "from resampling passages. Two bars may overlap although the arms differ: the paired tests below compare every "
+        "passage with itself. "
         f"Arms: {'; '.join(meanings)}."
     )
 

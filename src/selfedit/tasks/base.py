@@ -30,17 +30,37 @@ class Domain(Protocol):
     def exam(self, task: Task) -> list[str]:
         """The closed-book prompts of the task's questions, [Q]: none of them holds the task's context."""
 
+    def open_exam(self, task: Task, shown_Q: Sequence[Task]) -> list[str]:
+        """The same prompts, [Q], each with the context of the task beside it in view: the right one, or what was
+        found."""
 
-def _world(form: str, train: TrainSettings, by_line: bool) -> Domain:
-    domain: Domain = import_module("selfedit.tasks.knowledge").over_world(form, train, by_line)
+
+def _world(form: str, train: TrainSettings, by_line: bool, template: str, documents: Sequence[Task]) -> Domain:
+    domain: Domain = import_module("selfedit.tasks.knowledge").over_world(form, train, by_line, template)
     return domain
 
 
-DOMAINS: dict[str, Callable[[str, TrainSettings, bool], Domain]] = {"world": _world}
+def _documents(form: str, train: TrainSettings, by_line: bool, template: str, documents: Sequence[Task]) -> Domain:
+    domain: Domain = import_module("selfedit.tasks.knowledge").over_splits(documents, form, train, by_line, template)
+    return domain
 
 
-def load_domain(name: str, form: str, train: TrainSettings, by_line: bool = True) -> Domain:
-    """Return domain `name` with self-edits in format `form`. Raises `ConfigError` for an unknown domain or format."""
+Factory = Callable[[str, TrainSettings, bool, str, Sequence[Task]], Domain]
+DOMAINS: dict[str, Factory] = {"world": _world, "documents": _documents}
+
+
+def load_domain(
+    name: str,
+    form: str,
+    train: TrainSettings,
+    by_line: bool = True,
+    template: str = "",
+    documents: Sequence[Task] = (),
+) -> Domain:
+    """Return domain `name` with self-edits in format `form`, asked for with the user's `template` if there is one.
+
+    `documents` are the tasks of a domain that has none of its own. Raises `ConfigError` for an unknown domain, format.
+    """
     if name not in DOMAINS:
         raise ConfigError(f"unknown domain {name!r}; {near_miss(name, DOMAINS)}")
-    return DOMAINS[name](form, train, by_line)
+    return DOMAINS[name](form, train, by_line, template, documents)

@@ -21,9 +21,10 @@ from selfedit.types import Example, Sample, SelfEdit, Task, TrainSettings
 class Format:
     """One way of asking for a self-edit.
 
-    `opening` is what the prompt writes for the model after the heading; a completion does not repeat it.
-    `has_plan`: the text before the first `---` says how to study and is not trained on. `has_settings`: the last line
-    holds the update's own settings.
+    `opening` is what the prompt writes for the model after the heading; a completion does not repeat it. `template` is
+    a prompt of the user's own in place of all that, with {title} and {passage} in it; what comes back is read alike.
+    `has_plan`: the text before the first `---` prepares the rest (how to study, what is spoken of) and is not trained
+    on. `has_settings`: the last line holds the update's own settings.
     """
 
     name: str
@@ -33,9 +34,13 @@ class Format:
     source: str = "Passage"
     has_plan: bool = False
     has_settings: bool = False
+    template: str = ""
 
     def prompt(self, title: str, text: str) -> str:
         """Word the request for `text`."""
+        if self.template:
+            filled = {"{title}": title, "{passage}": text}
+            return re.sub(r"\{title\}|\{passage\}", lambda found: filled[found[0]], self.template)
         ask = f"{self.instruction}\n\n" if self.instruction else ""
         return f"{ask}{self.source}:\n{title}\n{text}\n\n{self.heading}:\n{self.opening}"
 
@@ -48,6 +53,11 @@ FORMATS: dict[str, Format] = {
             "List what follows from the passage, directly or indirectly, one point a line.",
             "Implications",
         ),
+        Format(
+            "implications-cot",
+            "Think about the passage step by step, then list what follows from it, directly or indirectly.",
+            "Thoughts and implications",
+        ),
         Format("long", "Make a long list of what follows from the passage, directly or indirectly.", "Implications"),
         Format(
             "very-long", "Make a very long list of all that follows from the passage, in many ways.", "Implications"
@@ -55,7 +65,16 @@ FORMATS: dict[str, Format] = {
         Format("rewrite", "Rewrite the passage in a few different ways, one way a line.", "Rewritten"),
         Format("self-qa", "Rewrite the passage as questions and answers.", "Questions", opening="Question 1: "),
         Format("none", "", "Notes"),
+        # As in Active Reading (arXiv 2508.09494): strategies for this very text, then what each of them makes of it.
         Format("study-plan", "Name strategies for studying the passage, then apply them.", "Strategies", has_plan=True),
+        # As in EntiGraph (arXiv 2409.07431): the entities of a text, then how each pair of them hangs together.
+        Format(
+            "entity-notes",
+            "Name the people, places and things in the passage, one a line. Then write --- on a line of its own, and "
+            "after it, one a line, a note on each pair of them: how they are related according to the passage.",
+            "Entities",
+            has_plan=True,
+        ),
         Format(
             "settings",
             "List what follows from the passage, one point a line, and end with settings for training on it.",
@@ -69,11 +88,12 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def load_format(name: str) -> Format:
-    """Return the format called `name`. Raises `ConfigError` for an unknown one."""
+def load_format(name: str, template: str = "") -> Format:
+    """Return the format called `name`, asked for with `template` if there is one. Raises `ConfigError` for an unknown
+    format."""
     if name not in FORMATS:
         raise ConfigError(f"unknown format {name!r}; {near_miss(name, FORMATS)}")
-    return FORMATS[name]
+    return replace(FORMATS[name], template=template)
 
 
 _QUESTION = re.compile(r"Question \d+:")
@@ -125,7 +145,7 @@ def parse_edit(form: Format, task: Task, sample: Sample, train: TrainSettings, b
     if form.has_plan:
         _, mark, text = text.partition("---")
         if not mark:
-            raise BadEdit("the study plan is not followed by '---' and its application")
+            raise BadEdit(f"what stands under {form.heading!r} is not followed by '---' and what comes of it")
     if not any(character.isalnum() for character in text):
         raise BadEdit("the self-edit holds no text")
     if text.count("Answer:") == 1 and not _QUESTION.search(text):

@@ -18,9 +18,12 @@ _NUMBER = re.compile(r"Question \d+:")
 _ITEM = re.compile(r"^[ \t]*Question \d+:[ \t]*(\S.*)\n\s*Answer:[ \t]*(\S.*)$", re.MULTILINE)
 
 
-def answer_prompt(question: str, title: str = "", context: str = "") -> str:
-    """Put `question` to a model: under a `title` if there is one, closed-book unless a `context` is given."""
-    view = f"{title}\n{context}\n\n" if context else ""
+def answer_prompt(question: str, title: str = "", context: str = "", heading: str = "") -> str:
+    """Put `question` to a model: under a `title` if there is one, closed-book unless a `context` is given.
+
+    The context stands under `title`, or under a `heading` of its own.
+    """
+    view = f"{heading or title}\n{context}\n\n" if context else ""
     topic = f"Topic: {title}\n" if title else ""
     return f"{view}{_BRIEF}\n\nQuestion: {topic}{question}\nAnswer:\n"
 

@@ -3,10 +3,15 @@
 Where the passages come from is the only thing that differs between a user's folder and the synthetic world.
 
     domain = over_documents(tasks, "implications", TrainSettings())
+
+A data set is split by a shuffle: unseen tasks are taken from its head, those that the writer learns from off its tail.
+So either number can grow in a finished run without moving the other's tasks; whoever takes both sees that they do not
+meet.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -40,15 +45,38 @@ class Knowledge:
         return SelfEdit(task.id, None, (Example(f"{task.title}\n{task.context}"),), self.train)
 
     def exam(self, task: Task) -> list[str]:
-        topic = task.meta.get("topic", task.title)  # a piece of a document is asked about as the document
-        return [answer_prompt(q.question, topic) for q in task.questions]
+        return [answer_prompt(q.question, _topic(task)) for q in task.questions]
+
+    def open_exam(self, task: Task, shown_Q: Sequence[Task]) -> list[str]:
+        asked = zip(task.questions, shown_Q, strict=True)
+        return [answer_prompt(q.question, _topic(task), shown.context, shown.title) for q, shown in asked]
 
 
-def over_world(form: str, train: TrainSettings, by_line: bool = True) -> Knowledge:
+def _topic(task: Task) -> str:
+    """A piece of a document is asked about as the document."""
+    return str(task.meta.get("topic", task.title))
+
+
+def over_world(form: str, train: TrainSettings, by_line: bool = True, template: str = "") -> Knowledge:
     """Learn fresh entities of the synthetic world."""
-    return Knowledge(world.fresh_tasks, load_format(form), train, by_line)
+    return Knowledge(world.fresh_tasks, load_format(form, template), train, by_line)
 
 
-def over_documents(documents: Sequence[Task], form: str, train: TrainSettings, by_line: bool = True) -> Knowledge:
+def over_documents(
+    documents: Sequence[Task], form: str, train: TrainSettings, by_line: bool = True, template: str = ""
+) -> Knowledge:
     """Learn given documents: every split is all of them, in their order."""
-    return Knowledge(lambda split, n, seed: list(documents[:n]), load_format(form), train, by_line)
+    return Knowledge(lambda split, n, seed: list(documents[:n]), load_format(form, template), train, by_line)
+
+
+def over_splits(
+    documents: Sequence[Task], form: str, train: TrainSettings, by_line: bool = True, template: str = ""
+) -> Knowledge:
+    """Learn from a part of given documents and be examined on another: "eval" is the head of a shuffle by the seed, any
+    other split its tail, backwards. Fewer are returned where there are no more."""
+
+    def draw(split: str, n: int, seed: int) -> list[Task]:
+        shuffled = sorted(documents, key=lambda task: hashlib.sha256(repr((seed, task.id)).encode()).digest())
+        return (shuffled if split == "eval" else shuffled[::-1])[:n]
+
+    return Knowledge(draw, load_format(form, template), train, by_line)

@@ -41,6 +41,13 @@ def test_improves_keeps_every_edit_above_the_baseline_and_none_at_it() -> None:
     assert kept([group], "improves") == [10, 13]
 
 
+@pytest.mark.parametrize("select", SELECTIONS)
+def test_an_edit_that_came_without_token_ids_is_learnt_from_but_not_reinforced(select: Selection) -> None:
+    text = Rollout(Sample("prompt", (), (), (), "a server's words", "eos"), 1.0, 0.0)
+    with pytest.raises(ConfigError, match=r"without token ids.*outer\.rounds=0"):
+        rest_em([[rollout(10, 0.6)], [text]], select)
+
+
 def test_improves_needs_a_measured_baseline() -> None:
     assert kept([[rollout(10, 1.0, baseline=None)]], "improves") == []
 

@@ -7,11 +7,11 @@ from itertools import combinations
 
 import pytest
 
-from selfedit.loop.arms import CONTROLS, arm_names, count_trials, experiment
+from selfedit.loop.arms import CONTROLS, OPEN_BOOK, Given, arm_names, count_trials, experiment, n_completions
 from selfedit.loop.outer import Event, Known, Lab, Round, Wrote
 from selfedit.tasks.graders import load_grader
 from selfedit.tasks.knowledge import over_documents
-from selfedit.types import OuterSettings, Recipe, SampleSettings, TrainSettings, Trial
+from selfedit.types import Failure, OuterSettings, Recipe, Sample, SampleSettings, TrainSettings, Trial
 from tests.unit.conftest import FakeEngine, Fault, make_tasks, plain
 
 ARMS = ("base", "passage", "rounds", *CONTROLS)
@@ -32,10 +32,25 @@ RECIPE = Recipe(
 )
 
 
+DOMAIN = over_documents(TRAIN, RECIPE.format, TrainSettings())
+
+
+def given(n: int) -> Given:
+    """Give `n` self-edits of one sentence for each unseen task, and a search that always finds the first of them."""
+    sentences = {task.id: task.context.rstrip(".").split(". ")[:n] for task in UNSEEN}
+    written = {
+        task.id: [Sample(DOMAIN.prompt(task), (), (), (), sentence, "eos") for sentence in sentences[task.id]]
+        for task in UNSEEN
+    }
+    return Given(written, {task.id: [UNSEEN[0]] * len(task.questions) for task in UNSEEN})
+
+
+EVERY = ("base", "passage", "completions", "rounds", *OPEN_BOOK, *CONTROLS)
+
+
 def run(engine: FakeEngine, recipe: Recipe = RECIPE, known: Known | None = None) -> list[Event]:
-    domain = over_documents(TRAIN, recipe.format, TrainSettings())
-    lab = Lab(domain, engine, load_grader("exact"), recipe.sample, recipe.exam, recipe.seed)
-    return list(experiment(recipe, TRAIN, UNSEEN, lab, known or Known()))
+    lab = Lab(DOMAIN, engine, load_grader("exact"), recipe.sample, recipe.exam, recipe.seed)
+    return list(experiment(recipe, TRAIN, UNSEEN, lab, known or Known(), given(n_completions(recipe))))
 
 
 def engine(*, is_troubled: bool = False) -> FakeEngine:
@@ -217,3 +232,93 @@ def test_what_happens_is_noted_before_it_is_told() -> None:
     for event in experiment(RECIPE, TRAIN, UNSEEN, lab, known):
         if isinstance(event, Trial):
             assert known.trials[event.key] is event
+
+
+# ── columns from outside ──
+
+
+@pytest.mark.parametrize("together", [1, 3])
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_every_column_is_counted_and_named_as_it_is_run(together: int, rounds: int) -> None:
+    outer = replace(RECIPE.outer, rounds=rounds)
+    sample = SampleSettings(edits=2)
+    recipe = replace(RECIPE, arms=EVERY, eval_repeats=2, outer=outer, sample=sample, together=together)
+    trials = trials_in(run(engine(), recipe))
+    assert len({trial.key for trial in trials}) == len(trials) == count_trials(recipe, len(TRAIN), len(UNSEEN))
+    heads = dict.fromkeys(trial.key.split("/")[0] for trial in trials)
+    assert [head for head in heads if not head.startswith("train-")] == arm_names(recipe)
+
+
+def test_without_rounds_the_writers_own_self_edits_are_the_only_ones() -> None:
+    recipe = replace(RECIPE, arms=("rounds",), outer=replace(RECIPE.outer, rounds=0))
+    events = run(engine(), recipe)
+    assert arm_names(recipe) == ["round-0"]
+    assert [trial.task_id for trial in trials_in(events)] == [task.id for task in UNSEEN]
+    assert not [event for event in events if isinstance(event, Round)]
+
+
+def test_completions_are_trained_on_as_the_writers_own_are() -> None:
+    fake = engine()
+    trials = of(run(fake, replace(RECIPE, arms=("completions",), eval_repeats=2)), "completions")
+    assert [(trial.task_id, trial.edit) for trial in trials] == [(t.id, edit) for t in UNSEEN for edit in (0, 1)]
+    assert [trial.reward for trial in trials] == [0.25] * 6, "a completion holds one sentence of four"
+    assert [trial.sample for trial in trials[:2]] == given(2).completions[UNSEEN[0].id]
+    assert fake.sampled == []
+
+
+def test_a_task_without_completions_is_unmeasured() -> None:
+    missing = Failure("propose", "NoCompletion", "none")
+    some = replace(given(1), completions={**given(1).completions, UNSEEN[1].id: missing})
+    fake = engine()
+    recipe = replace(RECIPE, arms=("completions",))
+    lab = Lab(DOMAIN, fake, load_grader("exact"), recipe.sample, recipe.exam, recipe.seed)
+    trials = trials_in(list(experiment(recipe, TRAIN, UNSEEN, lab, Known(), some)))
+    assert [trial.failure for trial in trials] == [None, missing, None]
+    assert [trial.reward for trial in trials] == [0.25, None, 0.25]
+
+
+def test_open_book_arms_see_the_right_passage_and_the_one_that_was_found() -> None:
+    fake = engine()
+    events = run(fake, replace(RECIPE, arms=OPEN_BOOK))
+    assert [trial.reward for trial in of(events, "in-context")] == [1.0, 1.0, 1.0]
+    assert [trial.reward for trial in of(events, "retrieval")] == [1.0, 0.0, 0.0]
+    assert not fake.trained
+    assert not fake.sampled
+
+
+@pytest.mark.parametrize("arm", ["passage", "completions", "round-0", "round-1"])
+def test_together_every_arm_trains_one_adapter_for_all_tasks_and_repeat(arm: str) -> None:
+    fake = engine()
+    recipe = replace(RECIPE, arms=EVERY, together=3, eval_repeats=2, sample=SampleSettings(edits=2))
+    trials = of(run(fake, recipe), arm)
+    assert [(trial.task_id, trial.repeat) for trial in trials] == [(t.id, repeat) for repeat in (0, 1) for t in UNSEEN]
+    assert len({trial.adapter for trial in trials}) == 2
+    n_texts = {"passage": 1, "completions": 2 * 2}.get(arm)
+    seeds = {trial.seed for trial in trials}
+    jobs = [job for job in fake.trained if job.seed in seeds]
+    assert len(jobs) == 2
+    if n_texts:
+        assert [len(job.data) for job in jobs] == [3 * n_texts] * 2
+
+
+def test_together_the_rounds_of_reinforcement_are_those_of_single_tasks() -> None:
+    alone = run(engine(), RECIPE)
+    shared = run(engine(), replace(RECIPE, together=3))
+    assert of(alone, "train-1") == of(shared, "train-1")
+    assert writers(alone, "train") == writers(shared, "train")
+
+
+def test_tasks_that_cannot_be_shared_out_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 tasks cannot be shared out, 2 to an adapter"):
+        run(engine(), replace(RECIPE, together=2))
+
+
+def test_shared_adapters_killed_anywhere_go_on_to_the_same_trials() -> None:
+    recipe = replace(RECIPE, arms=EVERY, together=3, sample=SampleSettings(edits=2))
+    complete = run(engine(is_troubled=True), recipe)
+    expected = {trial.key: trial for trial in trials_in(complete)}
+    for k in range(0, len(complete) + 1, 3):
+        after = run(engine(is_troubled=True), recipe, known=noted(complete[:k]))
+        both = [*trials_in(complete[:k]), *trials_in(after)]
+        assert len({trial.key for trial in both}) == len(both), "a trial was run twice"
+        assert {trial.key: trial for trial in both} == expected

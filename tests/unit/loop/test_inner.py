@@ -7,7 +7,16 @@ from dataclasses import replace
 import pytest
 
 from selfedit.errors import BadEdit
-from selfedit.loop.inner import WAVE, Unit, is_bad_edit, plan, propose, run_trials, seed_of
+from selfedit.loop.inner import (
+    Unit,
+    examine_untrained,
+    is_bad_edit,
+    plan,
+    plan_together,
+    propose,
+    run_trials,
+    seed_of,
+)
 from selfedit.tasks.graders import load_grader
 from selfedit.tasks.knowledge import Knowledge, over_documents
 from selfedit.types import (
@@ -77,7 +86,7 @@ def test_units_come_in_the_order_of_tasks_edits_and_repeats() -> None:
 
 def test_repeats_of_an_edit_share_it_and_differ_in_their_seeds() -> None:
     first, second = units_of(FakeEngine(TASKS), TASKS[:1], edits=1, repeats=2)
-    assert first.sample is second.sample
+    assert first.samples == second.samples
     assert first.seed != second.seed
 
 
@@ -90,7 +99,7 @@ def test_a_seed_does_not_depend_on_what_else_is_planned() -> None:
 def test_a_failure_to_write_stands_for_all_edits_and_a_bare_passage_for_one() -> None:
     failure = Failure("propose", "Fault", "no")
     units = plan(TASKS[:2], [failure, None], "x", repeats=2, seed=0, edits=3)
-    assert [(unit.task.id, unit.sample) for unit in units] == [("T0", failure)] * 6 + [("T1", None)] * 2
+    assert [(unit.task.id, unit.samples) for unit in units] == [("T0", failure)] * 6 + [("T1", ())] * 2
 
 
 # ── writing ──
@@ -245,6 +254,9 @@ class BrokenDomain:
         self._check("answer", task)
         return DOMAIN.exam(task)
 
+    def open_exam(self, task: Task, shown_Q: Sequence[Task]) -> list[str]:
+        return DOMAIN.open_exam(task, shown_Q)
+
 
 @pytest.mark.parametrize("stage", ["propose", "parse", "answer"])
 def test_a_defect_of_a_domain_is_not_charged_to_the_model(stage: str) -> None:
@@ -306,10 +318,12 @@ def test_the_reward_is_the_mean_mark_after_the_update() -> None:
         assert [score.value for score in trial.before_Q] == [0.0] * 4
 
 
-def test_each_tasks_marks_before_are_measured_once_whatever_the_number_of_edits() -> None:
+def test_each_tasks_marks_before_are_measured_once_whatever_the_number_of_edits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("selfedit.loop.inner.WAVE", 8)
     engine = FakeEngine(TASKS)
     units = units_of(engine, edits=3, repeats=3)
-    assert len(units) > 2 * WAVE
     run(engine, units)
     asked = [job.prompts for job in engine.answered if job.adapter is None]
     assert sorted(asked) == sorted(tuple(DOMAIN.exam(task)) for task in TASKS)
@@ -349,13 +363,25 @@ def test_adapters_are_released_when_they_have_been_examined() -> None:
     assert engine.held == {}
 
 
-def test_trials_are_yielded_wave_by_wave() -> None:
+def test_trials_are_yielded_wave_by_wave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfedit.loop.inner.WAVE", 8)
     engine = FakeEngine(TASKS)
     units = units_of(engine, edits=3, repeats=2)
     trials = run_trials(units, DOMAIN, None, engine, EXACT, EXAM)
-    first = [next(trials).key for _ in range(WAVE)]
-    assert len(engine.trained) == WAVE
+    first = [next(trials).key for _ in range(8)]
+    assert len(engine.trained) == 8
     assert first + [trial.key for trial in trials] == [unit.key for unit in units]
+
+
+def test_an_interrupted_wave_is_run_whole_and_only_what_was_missing_is_yielded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfedit.loop.inner.WAVE", 8)
+    units = units_of(FakeEngine(TASKS), edits=3, repeats=2)
+    unbroken = run(FakeEngine(TASKS), units)
+    engine = FakeEngine(TASKS)
+    known = {trial.key: trial for trial in unbroken[:11]}
+    trials = list(run_trials(units, DOMAIN, None, engine, EXACT, EXAM, known))
+    assert [plain(trial) for trial in trials] == [plain(trial) for trial in unbroken[11:]]
+    assert len(engine.trained) == len(units) - 8
 
 
 def test_a_trial_is_the_same_in_whatever_wave_it_runs() -> None:
@@ -381,3 +407,149 @@ def test_nothing_to_run_touches_no_engine() -> None:
     assert run(engine, []) == []
     assert propose([], DOMAIN, None, engine, SampleSettings(), 0) == []
     assert not (engine.sampled or engine.trained or engine.answered)
+
+
+# ── tasks that share an adapter ──
+
+
+def shared_units(engine: FakeEngine, edits: int = 2, repeats: int = 1) -> list[Unit]:
+    written = propose(TASKS, DOMAIN, None, engine, SampleSettings(edits=edits * repeats), seed=5)
+    return plan_together(TASKS, written, "round-0", repeats, 5, edits)
+
+
+def run_shared(
+    engine: FakeEngine, units: Sequence[Unit], together: int = 2, known: dict[str, Trial] | None = None
+) -> list[Trial]:
+    trials = run_trials(units, DOMAIN, None, engine, EXACT, EXAM, known, together)
+    return [plain(trial) for trial in trials]
+
+
+def test_units_that_share_come_repeat_by_repeat_with_the_next_self_edits_of_each_task() -> None:
+    engine = FakeEngine(TASKS)
+    written = propose(TASKS, DOMAIN, None, engine, SampleSettings(edits=4), seed=5)
+    units = plan_together(TASKS, written, "round-0", 2, 5, 2)
+    assert [unit.key for unit in units] == [f"round-0/T{i}/0/{repeat}" for repeat in (0, 1) for i in range(4)]
+    assert len({unit.seed for unit in units}) == 8
+    for unit, samples in zip(units, [*written, *written], strict=True):
+        assert isinstance(samples, list)
+        assert unit.samples == tuple(samples[2 * unit.repeat : 2 * unit.repeat + 2])
+
+
+def test_tasks_share_an_adapter_that_is_trained_on_all_their_texts() -> None:
+    engine = FakeEngine(TASKS)
+    units = shared_units(engine)
+    trials = run_shared(engine, units)
+    assert [trial.key for trial in trials] == [unit.key for unit in units]
+    first, _ = engine.trained
+    assert trials[0].adapter == trials[1].adapter != trials[2].adapter == trials[3].adapter
+    assert first.seed == units[0].seed
+    texts = ["".join(map(chr, datum.tokens)) for datum in first.data]
+    for task in TASKS[:2]:
+        assert texts.count(f"{task.title}\n{task.context}") == 2, "the passage is repeated with each self-edit"
+    assert not any(TASKS[2].title in text for text in texts)
+    assert all(trial.sample is None for trial in trials), "no single self-edit is to be reinforced for it"
+    assert engine.held == {}
+
+
+def test_every_task_is_examined_on_its_own_questions() -> None:
+    together, alone = FakeEngine(TASKS), FakeEngine(TASKS)
+    shared = run_shared(together, shared_units(together, edits=1), together=4)
+    assert [t.reward for t in shared] == [t.reward for t in run(alone, units_of(alone, edits=1))]
+    assert len(together.trained) == 1
+
+
+def test_bare_passages_can_share_an_adapter() -> None:
+    engine = FakeEngine(TASKS)
+    run_shared(engine, plan_together(TASKS, [None] * 4, "passage", 1, 0, 5), together=4)
+    assert [len(job.data) for job in engine.trained] == [4]
+
+
+def test_what_fails_in_a_shared_adapter_fails_for_each_of_its_tasks_and_no_other() -> None:
+    engine, sound = FakeEngine(TASKS, faults=[Fault("train", MARKER)]), FakeEngine(TASKS)
+    trials, reference = run_shared(engine, shared_units(engine)), run_shared(sound, shared_units(sound))
+    assert [trial.failure.stage if trial.failure else None for trial in trials] == ["train", "train", None, None]
+    assert [trial.reward for trial in trials[:2]] == [None, None]
+    assert trials[2:] == reference[2:]
+
+
+@pytest.mark.parametrize(
+    ("fault", "stage"),
+    [
+        (Fault("sample", f"Title {BROKEN}\n"), "propose"),
+        (Fault("encode", MARKER, ValueError("too long")), "encode"),
+        (Fault("answer", f"of {BROKEN}?"), "answer"),
+    ],
+)
+def test_what_fails_in_one_task_leaves_the_others_their_adapter(fault: Fault, stage: str) -> None:
+    engine = FakeEngine(TASKS, faults=[fault])
+    trials = run_shared(engine, shared_units(engine), together=4)
+    assert len(engine.trained) == 1
+    (failed,) = [trial for trial in trials if trial.failure]
+    assert failed.failure and (failed.task_id, failed.failure.stage, failed.reward) == (BROKEN, stage, None)
+    assert all(trial.reward is not None for trial in others(trials, BROKEN))
+
+
+def test_of_several_self_edits_one_that_is_unusable_is_left_out_and_only_all_of_them_are_a_zero() -> None:
+    engine = FakeEngine(TASKS, spoilt=[(TASKS[0].title, 0), (TASKS[1].title, 0), (TASKS[1].title, 1)])
+    trials = run_shared(engine, shared_units(engine), together=4)
+    assert [is_bad_edit(trial.failure) for trial in trials] == [False, True, False, False]
+    assert trials[1].reward == 0.0
+    texts = ["".join(map(chr, datum.tokens)) for datum in engine.trained[0].data]
+    assert [texts.count(f"{t.title}\n{t.context}") for t in TASKS] == [1, 0, 2, 2]
+
+
+def test_where_self_edits_choose_different_settings_those_of_the_bare_passage_count() -> None:
+    class Choosing(Knowledge):
+        def parse(self, task: Task, sample: Sample) -> SelfEdit:
+            return replace(DOMAIN.parse(task, sample), train=TrainSettings(epochs=len(sample.text)))
+
+    engine = FakeEngine(TASKS)
+    domain = Choosing(DOMAIN.source, DOMAIN.form, DOMAIN.train)
+    list(run_trials(shared_units(engine), domain, None, engine, EXACT, EXAM, None, 4))
+    assert [job.settings for job in engine.trained] == [DOMAIN.train]
+
+
+def test_an_interrupted_shared_adapter_is_trained_whole_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfedit.loop.inner.WAVE", 1)
+    unbroken = run_shared(FakeEngine(TASKS), shared_units(FakeEngine(TASKS), repeats=2))
+    for done in range(len(unbroken) + 1):
+        engine = FakeEngine(TASKS)
+        units = shared_units(FakeEngine(TASKS), repeats=2)
+        rest = run_shared(engine, units, known={trial.key: trial for trial in unbroken[:done]})
+        assert rest == unbroken[done:]
+        assert len(engine.trained) == 4 - done // 2
+
+
+# ── without an update ──
+
+
+def untrained(engine: FakeEngine, shown: dict[str, list[Task]] | None = None) -> list[Trial]:
+    units = plan(TASKS, [None] * 4, "in-context", 1, 0)
+    return list(examine_untrained(units, DOMAIN, engine, EXACT, EXAM, None, shown))
+
+
+def test_with_the_right_passage_in_view_the_model_knows_and_with_another_it_does_not() -> None:
+    right = {task.id: [task] * 4 for task in TASKS}
+    assert [trial.reward for trial in untrained(FakeEngine(TASKS), right)] == [1.0] * 4
+    wrong = {task.id: [TASKS[0]] * 4 for task in TASKS}
+    assert [trial.reward for trial in untrained(FakeEngine(TASKS), wrong)] == [1.0, 0.0, 0.0, 0.0]
+    assert [trial.reward for trial in untrained(FakeEngine(TASKS))] == [0.0] * 4
+
+
+def test_an_exam_that_could_not_be_taken_says_why() -> None:
+    trials = untrained(FakeEngine(TASKS, faults=[Fault("answer-base", f"of {BROKEN}?")]))
+    (failed,) = [trial for trial in trials if trial.failure]
+    assert failed.failure and (failed.task_id, failed.failure.stage, failed.reward) == (BROKEN, "answer", None)
+
+
+def test_nothing_is_trained_and_what_is_known_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfedit.loop.inner.WAVE", 2)
+    engine = FakeEngine(TASKS)
+    units = plan(TASKS, [None] * 4, "base", 1, 0)
+    whole = list(examine_untrained(units, DOMAIN, engine, EXACT, EXAM))
+    again = FakeEngine(TASKS)
+    known = {trial.key: trial for trial in whole[:3]}
+    rest = list(examine_untrained(units, DOMAIN, again, EXACT, EXAM, known))
+    assert rest == whole[3:]
+    assert len(again.answered) == 2, "a wave is asked whole"
+    assert engine.trained == again.trained == []

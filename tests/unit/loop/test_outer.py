@@ -8,7 +8,7 @@ import pytest
 
 from selfedit.errors import RunError
 from selfedit.loop.algorithms import rest_em
-from selfedit.loop.outer import FIRST, Algorithm, Event, Known, Lab, Round, Wrote, group, improve, write_and_try
+from selfedit.loop.outer import FIRST, Algorithm, Event, Known, Lab, Round, Wrote, group, improve, write, write_and_try
 from selfedit.tasks.graders import load_grader
 from selfedit.tasks.knowledge import over_documents
 from selfedit.types import (
@@ -340,3 +340,17 @@ def test_what_failed_unmeasured_is_run_again_and_what_the_model_spoilt_is_not() 
     assert spoilt
     assert known.trials.keys() == {t.key for t in broken} - lost
     assert spoilt <= known.trials.keys()
+
+
+def test_what_many_tasks_wrote_is_told_as_it_comes_and_is_the_same_however_many_write_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = SampleSettings(edits=2)
+    at_once = list(write("round-0", TASKS, lab(whole()), None, settings, Known()))
+    monkeypatch.setattr("selfedit.loop.outer.WRITTEN_AT_ONCE", 2)
+    engine = whole()
+    drawn = write("round-0", TASKS, lab(engine), None, settings, Known())
+    first = next(drawn)
+    assert len(engine.sampled) == 2, "a kill costs no more than was being written"
+    assert [first, *drawn] == at_once
+    assert len(engine.sampled) == len(TASKS)

@@ -33,7 +33,7 @@ def test_the_card_declares_the_mixture_that_is_trained(name: str) -> None:
     assert sum(declared.values()) == 100
 
 
-@pytest.mark.parametrize("form", [name for name in FORMATS if name != "conversation"])
+@pytest.mark.parametrize("form", corpus.FORM_SHARES)
 @pytest.mark.parametrize("style", MIXTURE)
 def test_every_student_writes_every_format_so_that_it_can_be_read(form: str, style: str) -> None:
     rng = world.seeded("student", form, style)

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from selfedit.report.record import EditPair, KindArm, Report
-from selfedit.report.render import headline, render_table, write_report
+from selfedit.report.render import headline, render_one_table, render_table, write_report
 from selfedit.report.stats import Arm, Pair
 
 ARMS = (
@@ -45,7 +45,8 @@ def with_pair(pair: Pair) -> Report:
 def test_the_json_has_exactly_the_promised_keys(tmp_path: Path) -> None:
     write_report(tmp_path, REPORT)
     document = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert list(document) == ["model", "seed", "seconds", "arms", "paired"]
+    assert list(document) == ["model", "seed", "seconds", "arms", "paired", "notes"]
+    assert document["notes"] == ["One run."]
     assert document["arms"][0] == {
         "name": "base",
         "accuracy": 0.327,
@@ -207,3 +208,41 @@ def test_brackets_in_a_name_are_shown_in_the_terminal_as_they_are() -> None:
     with console.capture() as shown:
         console.print(*render_table(replace(REPORT, arms=(replace(ARMS[0], name="[red]base"),), paired=())))
     assert "[red]base" in shown.get()
+
+
+def test_one_table_of_80_columns_holds_arms_and_differences_each_with_its_n_and_interval() -> None:
+    console = Console(width=80)
+    wide = Pair("round-0", "shuffled-reward", -0.3, (-0.4, -0.2), 2067)
+    with console.capture() as shown:
+        console.print(render_one_table(replace(REPORT, paired=(*REPORT.paired, wide))))
+    lines = [" ".join(line.split()) for line in shown.get().splitlines()]
+    assert "round-1 42.7 38.6 to 46.9 200 970 4" in lines
+    assert "shuffled \N{EN DASH} \N{EN DASH} 0 0 12" in lines
+    assert "round-2 \N{MINUS SIGN} round-0 +7.3 +2.9 to +11.9 200" in lines
+    minus = "\N{MINUS SIGN}"
+    assert f"shuffled-reward {minus} round-0 {minus}30.0 {minus}40.0 to {minus}20.0 2,067" in lines
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown.get()
+
+
+def test_arms_with_a_passage_in_view_are_not_called_closed_book(tmp_path: Path) -> None:
+    view = Arm("in-context", 0.9, (0.85, 0.95), 200, 974, 0)
+    report = replace(with_pair(Pair("base", "in-context", 0.5, (0.4, 0.6), 200)), arms=(ARMS[0], view))
+    assert headline(report) == "Against base, in-context raised accuracy by 50.0 points (95 % interval 40.0 to 60.0)."
+    text = page(tmp_path, report)
+    assert "in-context, not trained, the right passage in view" in text.replace("&#8209;", "-")
+    assert "losed-book" not in text
+    assert str(render_one_table(report).title).startswith("Accuracy")
+    assert str(render_one_table(REPORT).title).startswith("Closed-book accuracy")
+
+
+def test_without_reinforcement_the_headline_is_what_self_edits_bring() -> None:
+    paired = (Pair("base", "passage", 0.1, (0.05, 0.15), 9), Pair("passage", "round-0", 0.2, (0.1, 0.3), 9))
+    assert headline(replace(REPORT, arms=ARMS[:3], paired=paired)).startswith("Against passage, round-0 raised")
+
+
+def test_what_was_left_out_is_counted_on_the_page_and_complete_in_the_json(tmp_path: Path) -> None:
+    sentences = tuple(f"row {i} is empty" for i in range(7))
+    text = page(tmp_path, replace(REPORT, left_out=sentences))
+    assert "7 left out: row 0 is empty" in text
+    assert "row 6" not in text
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["left_out"] == list(sentences)

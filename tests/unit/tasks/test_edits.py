@@ -54,6 +54,17 @@ def test_an_unknown_format_is_answered_with_the_near_miss() -> None:
         load_format("implication")
 
 
+def test_a_template_is_the_whole_prompt_and_changes_nothing_in_how_the_answer_is_read() -> None:
+    form = load_format("self-qa", "On {title}: {passage}\n{title}, {else}, {{}}\nQuestion 1: ")
+    assert form.prompt("Otrar", "It fell.") == "On Otrar: It fell.\nOtrar, {else}, {{}}\nQuestion 1: "
+    assert form.opening == load_format("self-qa").opening
+    assert load_format("study-plan", "{passage}").has_plan
+
+
+def test_what_a_passage_says_is_no_place_of_the_template() -> None:
+    assert load_format("rewrite", "{title}|{passage}").prompt("{passage}", "{title} \\1") == "{passage}|{title} \\1"
+
+
 # ── splitting ──
 
 
@@ -154,6 +165,15 @@ def test_a_study_plan_that_is_not_applied_is_a_bad_edit() -> None:
 
 
 # ── settings that the writer chooses ──
+
+
+def test_a_list_of_entities_is_not_trained_on_and_every_note_on_a_pair_is() -> None:
+    notes = "Belmora\nthe Zape\n---\nBelmora lies on the Zape.\nThe Zape is older than Belmora."
+    assert texts("entity-notes", notes) == [
+        "Belmora\nBelmora lies on the Zape.",
+        "Belmora\nThe Zape is older than Belmora.",
+        LAST,
+    ]
 
 
 def test_settings_of_the_writers_replace_rate_and_epochs_and_nothing_else() -> None:

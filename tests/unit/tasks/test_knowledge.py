@@ -10,6 +10,9 @@ from selfedit.types import Example, Question, Sample, Task, TrainSettings
 
 TRAIN = TrainSettings(epochs=3)
 DOCUMENTS = [Task(name, name.upper(), f"Text of {name}.", (Question(f"What is {name}?", name),)) for name in "abc"]
+MANY = [
+    Task(f"d{i}", f"Title {i}", f"The sign of {i} is x{i}.", (Question("Which sign?", f"x{i}"),)) for i in range(40)
+]
 
 
 def sample(text: str) -> Sample:
@@ -18,7 +21,7 @@ def sample(text: str) -> Sample:
 
 @pytest.mark.parametrize("name", DOMAINS)
 def test_closed_book_exams_never_hold_the_passage(name: str) -> None:
-    domain = load_domain(name, "implications", TRAIN)
+    domain = load_domain(name, "implications", TRAIN, documents=MANY)
     for task in domain.tasks("eval", 8, seed=0):
         prompts = domain.exam(task)
         assert len(prompts) == len(task.questions) > 0
@@ -30,8 +33,39 @@ def test_closed_book_exams_never_hold_the_passage(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DOMAINS)
+def test_an_open_book_exam_is_the_closed_one_with_the_passage_shown_before_it(name: str) -> None:
+    domain = load_domain(name, "implications", TRAIN, documents=MANY)
+    task, other = domain.tasks("eval", 2, seed=0)
+    for shown in (task, other):
+        opened = domain.open_exam(task, [shown] * len(task.questions))
+        assert opened == [f"{shown.title}\n{shown.context}\n\n{closed}" for closed in domain.exam(task)]
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_a_longer_list_of_tasks_begins_with_the_shorter_one(name: str) -> None:
+    domain = load_domain(name, "implications", TRAIN, documents=MANY)
+    for split in ("train", "eval"):
+        assert domain.tasks(split, 12, 3)[:5] == domain.tasks(split, 5, 3)
+
+
+def test_splits_of_documents_are_shuffled_by_the_seed_and_meet_only_where_there_are_no_more() -> None:
+    domain = load_domain("documents", "implications", TRAIN, documents=MANY)
+    unseen, train = domain.tasks("eval", 30, 0), domain.tasks("train", 10, 0)
+    assert sorted([*unseen, *train], key=lambda task: int(task.id[1:])) == MANY
+    assert domain.tasks("eval", 99, 0) == domain.tasks("train", 99, 0)[::-1]
+    assert [task.id for task in domain.tasks("eval", 40, 1)] != [task.id for task in domain.tasks("eval", 40, 0)]
+    without = load_domain("documents", "implications", TRAIN, documents=MANY[1:])
+    assert [task for task in domain.tasks("eval", 40, 0) if task != MANY[0]] == without.tasks("eval", 40, 0)
+
+
+def test_a_template_takes_the_place_of_the_formats_prompt() -> None:
+    domain = load_domain("documents", "rewrite", TRAIN, True, "Note on {title}: {passage}", DOCUMENTS)
+    assert domain.prompt(DOCUMENTS[0]) == "Note on A: Text of a."
+
+
+@pytest.mark.parametrize("name", DOMAINS)
 def test_a_split_is_the_same_each_time_and_shares_no_task_with_another(name: str) -> None:
-    domain = load_domain(name, "implications", TRAIN)
+    domain = load_domain(name, "implications", TRAIN, documents=MANY)
     train, unseen = domain.tasks("train", 20, 0), domain.tasks("eval", 20, 0)
     assert train == domain.tasks("train", 20, 0)
     assert not {task.id for task in train} & {task.id for task in unseen}

@@ -16,7 +16,7 @@ from statistics import fmean
 
 from selfedit.engine.base import AnswerJob, Backend, SampleJob, open_backend
 from selfedit.errors import BadEdit
-from selfedit.recipes.pup.corpus import practised
+from selfedit.recipes.pup.corpus import FORM_SHARES, practised
 from selfedit.tasks import world
 from selfedit.tasks.edits import FORMATS, parse_edit
 from selfedit.tasks.exams import answer_prompt, exam_prompt, read_exam
@@ -44,11 +44,7 @@ def main() -> None:
         "knowledge of fresh entities": share_right(engine, *closed_book(tasks)),
         "answers that stop by themselves": stops(engine, tasks[:25]),
     }
-    found |= {
-        f"format {name}": writing(engine, name, tasks[: given.passages // 4])
-        for name in FORMATS
-        if name != "conversation"
-    }
+    found |= {f"format {name}": writing(engine, name, tasks[: given.passages // 4]) for name in FORM_SHARES}
     found |= {"exam questions": exams(engine, tasks[:25]), "conversations": lessons(engine, given.passages // 4)}
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
 
