@@ -42,22 +42,28 @@ METHOD = ("types", "errors", "tasks.base", "engine.base", "loop.algorithms")
 # "Who may import whom", top to bottom. What the table leaves unsaid: the command line opens its neighbours (nobody
 # else could), the loops run the ones inside them, and what trains the embedded model is a program, so it is on top.
 # Split since: `loop.arms` off the outer loop, `experiment` off the workspace, `report.record` off the statistics,
-# `material` (what the files hold that a recipe names) off the experiment, `tracking` off the runs that it reads.
+# `report.page` (what every page is made of) off the renderer, `report.published` (the files, by `report.strict` and
+# `report.names`), `report.graded` and `report.replay_page` off the replay,
+# `plans`, `results` and `material` (what the files hold that a recipe names) off the experiment, `tracking` off the
+# runs that it reads.
 TABLE = (
-    Rule(5, ("cli",), (*SERVICE, "experiment", "report.render", "report.replay", "server")),
+    Rule(5, ("cli",), (*SERVICE, "experiment", "report", "server")),
     Rule(5, ("server", "integrations"), SERVICE, own_folder=True),
-    Rule(5, ("report.render", "report.replay"), SERVICE),
+    Rule(5, ("report.render",), (*SERVICE, "report.page")),
+    Rule(5, ("report.replay", "report.graded", "report.replay_page", "report.replay_words"), (*SERVICE, "report")),
+    Rule(5, ("report.page",), ("types", "errors")),
     Rule(
         5,
         ("recipes.pup",),
         ("types", "errors", "tasks", "engine", "recipes.pup"),
     ),
-    Rule(4, ("workspace", "experiment", "material"), EVERYTHING),
+    Rule(4, ("workspace", "experiment", "plans", "results", "material"), EVERYTHING),
     Rule(3, ("loop.inner",), METHOD),
     Rule(3, ("loop.outer",), (*METHOD, "loop.inner")),
     Rule(3, ("loop.arms",), (*METHOD, "loop.inner", "loop.outer")),
     Rule(3, ("memory.consolidate", "memory.migrate"), (*METHOD, "loop", "memory")),
     Rule(2, ("engine", "sources"), ("types", "errors"), own_folder=True),
+    Rule(2, ("report.published",), ("types", "errors", "report.names", "report.strict")),
     Rule(
         2,
         ("memory.store", "memory.registry", "memory.retrieve", "memory.route", "memory.guard", "runs"),
@@ -67,7 +73,7 @@ TABLE = (
     Rule(2, ("tracking",), ("types", "errors", "runs")),
     Rule(
         1,
-        ("tasks", "loop.algorithms", "memory.gates", "report.stats", "report.record"),
+        ("tasks", "loop.algorithms", "memory.gates", "report.stats", "report.record", "report.names", "report.strict"),
         ("types", "errors"),
         own_folder=True,
     ),
@@ -77,6 +83,7 @@ TABLE = (
 )
 
 MODELS = ("engine", "recipes.pup")
+PAGES = ("report.page", "report.render", "report.replay_page")
 HOMES = {
     "torch": MODELS,
     "transformers": MODELS,
@@ -88,8 +95,8 @@ HOMES = {
     "ray": MODELS,
     "pydantic": ("config",),
     "typer": ("cli", "report.render"),
-    "rich": ("cli", "report.render"),
-    "matplotlib": ("report.render",),
+    "rich": ("cli", *PAGES),
+    "matplotlib": PAGES,
     "scipy": ("report.stats",),
     "bs4": ("sources.formats",),
     "markdownify": ("sources.formats",),

@@ -10,6 +10,7 @@ here, so that its text, not its path, is what the recipe says; `data` implies th
 arm of that name. On the command line `n` is short for `eval_tasks`.
 
     recipe = load_recipe("paper", ["model=Qwen/Qwen2.5-7B", "inner.learning_rate=2e-3"])
+    recipes = variants(load_recipe("paper", ["vary.format=['rewrite','self-qa']"]))
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from pydantic import TypeAdapter, ValidationError
 from selfedit.errors import ConfigError, near_miss
 from selfedit.types import Recipe, recipe_hash
 
-__all__ = ["ARMS", "list_recipes", "load_recipe", "recipe_hash", "resolved"]
+__all__ = ["ARMS", "list_recipes", "load_recipe", "recipe_hash", "resolved", "variants", "varied_key"]
 
 ARMS = (
     "base",
@@ -65,12 +66,57 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     file, name = _find(name_or_path)
     layers = [_Layer(str(file), _beside(file, _read_toml(file))), *(_read_override(text) for text in overrides)]
-    values = resolved(Recipe())
+    recipe = _build(Recipe(), layers)
+    variants(recipe)  # what is wrong with one of them is better known now than after the others have run
+    return recipe if recipe.name else replace(recipe, name=name)
+
+
+def variants(recipe: Recipe) -> dict[str, Recipe]:
+    """Return the recipes that `vary` stands for, by name: one for each value of its key, or the recipe itself by "".
+
+    Raises `ConfigError` for a `vary` that names no key, or several, or a value that the key cannot have.
+    """
+    key = varied_key(recipe)
+    if not key:
+        return {"": recipe}
+    values = _known_part(key.split("."), recipe.vary)[1]
+    named = values if isinstance(values, dict) else {str(value).replace("/", "-"): value for value in values}
+    if len(named) < len(values) or not all(named):
+        raise ConfigError(f"the values of 'vary.{key}' need names of their own: write {{ name = value, … }} for them")
+    plain = replace(recipe, vary={})
+    return {name: _build(plain, [_Layer(f"'vary.{key}'", _nested(key, value))]) for name, value in named.items()}
+
+
+def varied_key(recipe: Recipe) -> str:
+    """Return the dotted key that `vary` has values for; "" where nothing varies. Raises `ConfigError`."""
+    keys: list[str] = []
+    table: Any = resolved(Recipe())
+    at: Any = recipe.vary
+    while isinstance(table, dict) and isinstance(at, dict) and at:
+        if len(at) > 1:
+            raise ConfigError(f"'vary' takes one key with its values and is given {len(at)}: {', '.join(at)}")
+        ((part, at),) = at.items()
+        keys.append(part)
+        table = table.get(part)
+    key = ".".join(keys)
+    if keys and not (isinstance(at, list | dict) and at):
+        raise ConfigError(f"'vary.{key}' is {at!r}; expected a list of values, or a table of names and values")
+    return key
+
+
+def _build(below: Recipe, layers: Sequence[_Layer]) -> Recipe:
+    """Put layers over a recipe, check the whole, and add what it implies."""
+    values = resolved(below)
     for layer in layers:
         values = _merge(values, layer.values)
     recipe = _validate(values, layers)
     _check(recipe, layers)
-    return _with_implied(recipe if recipe.name else replace(recipe, name=name), layers)
+    return _with_implied(recipe, layers)
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    first, _, rest = key.partition(".")
+    return {first: _nested(rest, value) if rest else value}
 
 
 def list_recipes() -> list[tuple[str, str]]:
@@ -138,7 +184,7 @@ def _beside(file: Traversable, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_implied(recipe: Recipe, layers: Sequence[_Layer]) -> Recipe:
-    if recipe.template:
+    if any("template" in layer.values for layer in layers) and recipe.template:
         recipe = replace(recipe, template=_read_template(recipe.template, layers))
     if recipe.completions and "completions" not in recipe.arms:
         recipe = replace(recipe, arms=(*recipe.arms, "completions"))
@@ -304,3 +350,19 @@ def _check(recipe: Recipe, layers: Sequence[_Layer]) -> None:
             raise _wrong(key, values[key], expected, layers)
     if recipe.eval_tasks % recipe.together:  # groups that stay what they are when a run is extended
         raise _wrong("together", recipe.together, f"a divisor of eval_tasks, which is {recipe.eval_tasks}", layers)
+    _check_writer(recipe)
+
+
+def _check_writer(recipe: Recipe) -> None:
+    writer, outer = recipe.writer, recipe.outer
+    if writer.url and not writer.model:
+        raise ConfigError(f"writer.url is {writer.url!r} and no model of it is named; add writer.model=NAME")
+    if writer.url and writer.adapter:
+        raise ConfigError("a writer on a server takes no writer.adapter; name one of its models in writer.model")
+    if writer.url and outer.rounds and {"rounds", "shuffled-reward", "random-edits"} & set(recipe.arms):
+        raise ConfigError("a writer on a server cannot be reinforced; set outer.rounds=0, or leave out writer.url")
+    if writer.model and outer.learner == "writer" and outer.rounds:
+        raise ConfigError(
+            f"{writer.model!r} writes and {recipe.model!r} learns, so that the learner cannot be the writer; "
+            'set outer.learner="base"'
+        )

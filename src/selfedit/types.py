@@ -83,8 +83,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """How one LoRA update runs. The defaults are the corrected ("clean") inner loop; recipes override them.
+    """How one update runs. The defaults are the corrected ("clean") inner loop; recipes override them.
 
+    `method` "lora" trains a LoRA, "full" all weights of the model: for small ones, since each job is then trained by
+    itself and each update is as large as the model. `rank`, `alpha`, `dropout` and `targets` are a LoRA's alone.
     `targets` is "all-linear", "default" (PEFT's default for the architecture: q and v for Qwen2 and Llama) or a
     list of module names. `learning_rate` is the peak, `warmup` a fraction of all steps in [0, 1], `clip` the largest
     gradient norm (0 turns clipping off). `loss_on` "completion" gives prompt tokens weight 0. `pad_to` tokens > 0
@@ -94,6 +96,7 @@ class TrainSettings:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
+    method: Literal["lora", "full"] = "lora"
     rank: int = 32
     alpha: float = 64.0
     dropout: float = 0.0
@@ -132,16 +135,38 @@ class ExamSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WriterSettings:
+    """Who writes the self-edits, where it is not the model that learns from them.
+
+    `model` is another checkpoint, opened beside the learner, or with `url` a model on that server, which speaks
+    OpenAI's API: its key is in the environment variable `key_env` ("" sends none), prompts are a user's turns unless
+    `is_chat` is false, and `extra` goes into every request. `adapter` is the PEFT folder with which the writer begins,
+    "{seed}" in it being the seed of the run: one that an earlier run has reinforced, on this model or another.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    model: str = ""
+    url: str = ""
+    key_env: str = ""
+    is_chat: bool = True
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    adapter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class OuterSettings:
     """The outer loop: `rounds` of `tasks` passages, `repeats` inner loops (seeds) an edit, `train` on what was kept.
 
     `learner` "writer" trains each inner adapter on top of the current writer (the paper), "base" on the bare model.
+    `kinds` are those that the passages of the rounds are of, such as "person" in the embedded model's world; none: all.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     rounds: int = 2
     tasks: int = 50
+    kinds: tuple[str, ...] = ()
     repeats: int = 1
     learner: Literal["writer", "base"] = "writer"
     algorithm: str = "rest_em"
@@ -177,7 +202,8 @@ class Datum:
 @dataclass(frozen=True, slots=True)
 class Adapter:
     """An immutable handle on a LoRA: `id` is derived from its content, `base` names the model and its revision,
-    `under` is the adapter it was trained on top of (None: the bare base)."""
+    `under` is the adapter it was trained on top of (None: the bare base). A full update has rank 0 and nothing under
+    it, since all weights are its own."""
 
     id: str
     base: str
@@ -272,6 +298,9 @@ class Recipe:
     `sample.edits` self-edits of each; 1 is an adapter and a self-edit a task. `inner` is the update that a self-edit
     causes, `outer.train` the one that makes the next writer. All of it runs for `seeds` seeds from `seed` on.
 
+    `vary` runs all of this once for each of several values of one key, which the arms of one table are then named by:
+    {"format": ["rewrite", "self-qa"]}, or with names of one's own {"model": {"small": "…", "large": "…"}}.
+
     `report_to` names trackers that get the run's metrics, too: "tensorboard", "wandb", "mlflow", "trackio".
     """
 
@@ -293,18 +322,34 @@ class Recipe:
     inner: TrainSettings = TrainSettings()
     exam: ExamSettings = ExamSettings()
     outer: OuterSettings = OuterSettings()
+    writer: WriterSettings = WriterSettings()
     eval_tasks: int = 100
     eval_repeats: int = 1
     together: int = 1
     arms: tuple[str, ...] = ("base", "passage", "rounds")
+    vary: Mapping[str, Any] = field(default_factory=dict)
     report_to: tuple[str, ...] = ()
 
 
 # What decides how much is run, or names things, and so has no part in one trial's result. `data` and `completions` have
 # one, since a task's id does not say what the task was: whoever reads them puts "name@digest" in place of the path
-# before the recipe is hashed, so that a file may move but not change. What `skip_bad` left out shows in that digest.
+# before the recipe is hashed, so that a file may move but not change; so with the writer's checkpoint and adapter. What
+# `skip_bad` left out shows in that digest.
 NOT_IN_HASH = frozenset(
-    {"name", "model", "seeds", "arms", "eval_tasks", "eval_repeats", "outer.rounds", "skip_bad", "report_to"}
+    {
+        "name",
+        "model",
+        "seeds",
+        "arms",
+        "vary",
+        "eval_tasks",
+        "eval_repeats",
+        "outer.rounds",
+        "writer.url",
+        "writer.key_env",
+        "skip_bad",
+        "report_to",
+    }
 )
 
 

@@ -12,11 +12,13 @@ import pytest
 
 from selfedit import experiment
 from selfedit.errors import ConfigError, InputError, RunError
-from selfedit.experiment import make_plan, run_experiment, summarise_plans
+from selfedit.experiment import run_experiment
 from selfedit.loop.arms import CONTROLS
 from selfedit.material import read_material
+from selfedit.plans import make_plan
 from selfedit.report.record import Report
 from selfedit.report.stats import Arm
+from selfedit.results import report_on
 from selfedit.runs import read_seconds, read_trials
 from selfedit.types import OuterSettings, Recipe, SampleSettings, Task, Trial
 from tests.unit.conftest import FakeEngine, Fault, make_tasks, plain
@@ -203,7 +205,7 @@ def test_the_notes_tell_the_gain_of_every_seed(tmp_path: Path) -> None:
     assert len(by_seed) == 2
     assert gain is not None
     assert sum(by_seed) / 2 == pytest.approx(100 * gain, abs=0.1)
-    one = summarise_plans(replace(RECIPE, seeds=1), [make_plan(RECIPE, tmp_path)]).notes
+    one = report_on([make_plan(RECIPE, tmp_path)]).notes
     assert "seeds" not in " ".join(one)
 
 
@@ -514,14 +516,18 @@ def test_a_passage_that_several_seeds_examine_counts_once(tmp_path: Path, reader
     assert {each.n_passages for each in report.arms} == {9}
 
 
-def test_a_passage_longer_than_the_context_fails_with_its_reason_and_takes_no_other_with_it(
+def test_a_passage_longer_than_the_context_is_refused_or_left_out_with_its_reason_and_takes_no_other_with_it(
     tmp_path: Path, reader: FakeEngine
 ) -> None:
     long = replace(NOTES[0], context=NOTES[0].context + " And so on." * 400)
     for together in (1, 3):
         recipe = replace(columns(tmp_path / "in", tasks=[long, *NOTES[1:3]]), together=together, eval_tasks=3)
         recipe = replace(recipe, arms=("base", "passage", "completions"))
-        report = run_experiment(recipe, tmp_path / f"out-{together}", "cpu")
+        with pytest.raises(InputError, match=r"1 of the passages are longer than the context .* skip_bad=true"):
+            run_experiment(recipe, tmp_path / f"out-{together}", "cpu")
+        assert not reader.answered
+        report = run_experiment(replace(recipe, skip_bad=True), tmp_path / f"out-{together}", "cpu")
+        reader.answered.clear()
         assert [each.n_passages for each in report.arms] == [3, 2, 2]
         assert [each.n_failed for each in report.arms] == [0, 4, 4]
         assert any("1 of 3 trials were not measured (encode, InputError: " in note for note in report.notes)

@@ -16,7 +16,8 @@ import pytest
 
 from selfedit import experiment, tracking
 from selfedit.errors import ConfigError, MissingExtra, RunError
-from selfedit.experiment import make_plan, run_experiment
+from selfedit.experiment import run_experiment
+from selfedit.plans import make_plan
 from selfedit.runs import Metric, Run, open_run, read_metrics
 from selfedit.tracking import TRACKERS, check_trackers, how_stages_do, reporting, watch
 from selfedit.types import Failure, OuterSettings, Recipe, SampleSettings, Trial

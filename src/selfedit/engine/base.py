@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from selfedit.errors import ConfigError, ModelError, near_miss
 from selfedit.types import Adapter, Datum, Example, Failure, Sample, TrainJob, TrainSettings
@@ -47,6 +47,7 @@ class Writer(Protocol):
     def sample(self, jobs: Sequence[SampleJob]) -> list[list[Sample] | Failure]: ...
 
 
+@runtime_checkable
 class Backend(Protocol):
     """A frozen base model that can hold adapters."""
 
@@ -74,11 +75,11 @@ class Backend(Protocol):
         """Natural log-probability of every token given those before it, [T] each; 0.0 for the first."""
 
     def export(self, adapter: Adapter, folder: Path) -> Path:
-        """Write `adapter` as a PEFT folder, atomically; return the folder. Adapters under it are folded in, so that
-        the folder is valid on the bare base."""
+        """Write `adapter` as a folder, atomically; return the folder. Adapters under it are folded in, so that it is
+        valid on the bare base: LoRAs as a PEFT folder, what has a full update in it as a checkpoint of its own."""
 
     def load(self, folder: Path) -> Adapter:
-        """Read a PEFT folder. Raises `ModelError` if it was made for another base."""
+        """Read a folder of `export`, or a foreign PEFT folder. Raises `ModelError` if it was made for another base."""
 
     def release(self, adapter: Adapter) -> None:
         """Forget an adapter's weights. Releasing twice is no error."""

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from selfedit.engine.base import SampleJob
-from selfedit.errors import ConfigError, from_extra
+from selfedit.errors import ConfigError, ModelError, from_extra, near_miss
 from selfedit.types import Failure, Sample, Stage
 
 if TYPE_CHECKING:
@@ -148,6 +148,26 @@ class RemoteWriter:
         requests = [_Request(stage, prompt, max_tokens, temperature, 1.0, _seed(0, 0)) for prompt in prompts]
         found = [self._usable(stage, max_tokens, [sample]) for sample in self._send(requests)]
         return [each if isinstance(each, Failure) else each[0].text.strip() for each in found]
+
+    def check(self) -> None:
+        """Ask the server for its models. Raises `ModelError` where it is not there, refuses the key, or lists others.
+
+        A server that keeps no list is taken at its word.
+        """
+        import openai
+
+        try:
+            listed = [model.id for model in self.client.with_options(max_retries=1).models.list()]
+        except openai.APIConnectionError as error:
+            raise ModelError(self._cut_off("propose", error.__cause__ or error).message) from error
+        except openai.APIStatusError as error:
+            if error.status_code == 404:
+                return
+            raise ModelError(self._explain("propose", error).message) from error
+        except (openai.OpenAIError, AttributeError, TypeError, ValueError):
+            return
+        if listed and self.model not in listed:
+            raise ModelError(f"{self.base_url} has no model {self.model!r}; {near_miss(self.model, listed)}")
 
     def _refusal(self, job: SampleJob) -> Failure | None:
         if job.adapter is None:

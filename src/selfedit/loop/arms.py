@@ -2,7 +2,7 @@
 
     base             no update                          passage          trained on the bare passage
     completions      self-edits from a file, by another model or by hand
-    round-0          the untrained writer's self-edits  round-k          the writer's after k rounds of reinforcement
+    round-0          the writer's self-edits            round-k          the writer's after k rounds of reinforcement
     retrieval        no update, the passage that a search found in view
     in-context       no update, the right passage in view: what there is to be known
     shuffled-reward  a writer reinforced with the same rewards, dealt to the wrong edits
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 
 from selfedit.loop.algorithms import ALGORITHMS, random_edits, shuffled
 from selfedit.loop.inner import Unit, Written, examine_untrained, plan, plan_together, seed_of
-from selfedit.loop.outer import Algorithm, Event, Known, Lab, Round, improve, try_units, write
+from selfedit.loop.outer import Algorithm, Event, Known, Lab, Round, improve, learner_of, try_units, write
 from selfedit.types import Adapter, Recipe, Task
 
 OPEN_BOOK = ("retrieval", "in-context")
@@ -57,7 +57,7 @@ def _arms(
         written_P = [given.completions[task.id] for task in unseen_P]
         yield from _update("completions", unseen_P, written_P, recipe, lab, None, known)
     if "rounds" in recipe.arms:
-        yield from _measure("round-0", unseen_P, recipe, lab, None, known)
+        yield from _measure("round-0", unseen_P, recipe, lab, lab.begins, known)
         for event in improve("train", train, lab, _algorithm(recipe), recipe.outer, known):
             yield event
             if isinstance(event, Round):
@@ -69,7 +69,7 @@ def _arms(
         yield from _untrained("in-context", unseen_P, lab, known, right)
     for control in CONTROLS:
         if control in recipe.arms:
-            writer: Adapter | None = None
+            writer = lab.begins
             for event in improve(control, train, lab, _control(control, recipe), recipe.outer, known):
                 yield event
                 writer = event.writer if isinstance(event, Round) else writer
@@ -116,7 +116,7 @@ def _measure(
     arm: str, unseen_P: Sequence[Task], recipe: Recipe, lab: Lab, writer: Adapter | None, known: Known
 ) -> Iterator[Event]:
     """Examine one writer on unseen tasks, each time with fresh self-edits of its own."""
-    learner = writer if recipe.outer.learner == "writer" else None
+    learner = learner_of(writer, lab, recipe.outer)
     written_P = yield from write(arm, unseen_P, lab, writer, replace(recipe.sample, edits=n_completions(recipe)), known)
     yield from _update(arm, unseen_P, written_P, recipe, lab, learner, known)
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from selfedit.engine.base import AnswerJob, Backend, SampleJob
+from selfedit.engine.base import AnswerJob, Backend, SampleJob, Writer
 from selfedit.errors import BadEdit, boundary
 from selfedit.tasks.base import Domain, Grader
 from selfedit.types import (
@@ -74,7 +74,7 @@ def propose(
     tasks_P: Sequence[Task],
     domain: Domain,
     writer: Adapter | None,
-    engine: Backend,
+    engine: Writer,
     settings: SampleSettings,
     seed: int,
 ) -> list[Written]:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from selfedit.engine.base import Backend
-from selfedit.errors import RunError
+from selfedit.engine.base import Backend, Writer
+from selfedit.errors import ConfigError, RunError
 from selfedit.loop.inner import Unit, Written, is_bad_edit, plan, propose, run_trials, seed_of
 from selfedit.tasks.base import Domain, Grader
 from selfedit.types import (
@@ -42,7 +42,11 @@ Algorithm = Callable[[Sequence[Sequence[Rollout]]], list[Datum]]
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """What every experiment of a run shares: domain, engine with the frozen base, grader, settings, seed."""
+    """What every experiment of a run shares: domain, engine with the frozen base, grader, settings, seed.
+
+    `teacher` writes in the engine's place, where the writer is another model than the learner, and `begins` is the
+    adapter with which the writer begins.
+    """
 
     domain: Domain
     engine: Backend
@@ -50,6 +54,8 @@ class Lab:
     sample: SampleSettings
     exam: ExamSettings
     seed: int
+    teacher: Writer | None = None
+    begins: Adapter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,7 @@ class Wrote:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A finished round. `writer` None: nothing was worth reinforcing yet, the base still writes.
+    """A finished round. `writer` None: nothing was worth reinforcing yet, a bare base still writes.
 
     `reward` is the mean over edits, in [0, 1], None where none was measured; `n_kept` the sequences reinforced.
     """
@@ -104,18 +110,18 @@ class Known:
 def improve(
     label: str, tasks: Sequence[Task], lab: Lab, algorithm: Algorithm, cfg: OuterSettings, known: Known
 ) -> Iterator[Event]:
-    """Run the outer loop from the base on; yield every sample and trial as it comes, and a Round at each round's end.
+    """Run the outer loop from the first writer on; yield every sample and trial as it comes, a Round at a round's end.
 
     `label` names the experiment in every key. Round r uses the r-th slice of `cfg.tasks` tasks, starting again where
-    the tasks run out. The first round is the base's own whatever the algorithm: its trials are run once and shared by
+    the tasks run out. The first round is that writer's whatever the algorithm: its trials are run once and shared by
     all labels, as far as `known` has them.
     """
-    writer: Adapter | None = None
+    writer = lab.begins
     for index in range(1, cfg.rounds + 1):
         first, n = (index - 1) * cfg.tasks, min(cfg.tasks, len(tasks))
         tasks_P = [tasks[i % len(tasks)] for i in range(first, first + n)]
         stage = f"{label}-{index}" if index > 1 else FIRST
-        learner = writer if cfg.learner == "writer" else None
+        learner = learner_of(writer, lab, cfg)
         trials_N = yield from write_and_try(stage, tasks_P, lab, writer, learner, cfg.repeats, lab.sample, known)
         groups_PG = group(trials_N)
         data = algorithm(groups_PG)
@@ -124,6 +130,11 @@ def improve(
         rewards = [rollout.reward for rollouts in groups_PG for rollout in rollouts]
         failed = sum(trial.reward is None for trial in trials_N)
         yield Round(label, index, writer, mean_measured(rewards), len(trials_N), failed, len(data))
+
+
+def learner_of(writer: Adapter | None, lab: Lab, cfg: OuterSettings) -> Adapter | None:
+    """Return the adapter that updates go on top of: the writer's where it learns itself, else none."""
+    return writer if cfg.learner == "writer" and lab.teacher is None else None
 
 
 def group(trials_N: Sequence[Trial]) -> list[list[Rollout]]:
@@ -179,7 +190,7 @@ def _write(
     keys_P = [f"{stage}/{task.id}" for task in tasks_P]
     known_P = [list(known.samples.get(key, ())[: sample.edits]) for key in keys_P]
     missing = [task for task, samples in zip(tasks_P, known_P, strict=True) if len(samples) < sample.edits]
-    drawn = iter(propose(missing, lab.domain, writer, lab.engine, sample, seed_of(lab.seed, stage)))
+    drawn = iter(propose(missing, lab.domain, writer, lab.teacher or lab.engine, sample, seed_of(lab.seed, stage)))
     written_P: list[Written] = []
     for key, samples in zip(keys_P, known_P, strict=True):
         written: Written = samples
@@ -206,7 +217,10 @@ def try_units(
 
 def _reinforce(data: list[Datum], writer: Adapter | None, lab: Lab, cfg: OuterSettings, stage: str) -> Adapter:
     """Train the next writer on what was kept, on top of the last. Raises `RunError` where that fails."""
-    (trained,) = lab.engine.train([TrainJob(tuple(data), cfg.train, seed_of(lab.seed, "outer", stage), under=writer)])
+    engine = lab.teacher or lab.engine
+    if not isinstance(engine, Backend):
+        raise ConfigError("a writer on a server cannot be reinforced; set outer.rounds=0")
+    (trained,) = engine.train([TrainJob(tuple(data), cfg.train, seed_of(lab.seed, "outer", stage), under=writer)])
     if isinstance(trained, Failure):
         raise RunError(f"the writer could not be trained after {stage}: {trained.message}; what was measured is kept")
     return trained

@@ -13,25 +13,41 @@ Records and JSON hold probabilities in [0, 1]; percent and points exist in the w
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from typing import Literal
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from selfedit.report.page import (
+    ACCENT,
+    INK,
+    LINE,
+    MINUS,
+    NONE,
+    PAPER,
+    QUIET,
+    document,
+    html_table,
+    percent,
+    picture,
+    points,
+    prose,
+    raw_table,
+    rich_table,
+    section,
+    span,
+)
 from selfedit.report.record import EditPair, KindArm, Report
 from selfedit.report.stats import Arm, Pair
 
@@ -45,8 +61,6 @@ _MEANING = {
     "grey": "controls",
 }
 _OPEN_BOOK = {"retrieval", "in-context"}
-_MINUS = "\N{MINUS SIGN}"
-_NONE = "\N{EN DASH}"
 _NAMED = 5  # of what was left out, on the page; the JSON has all
 
 
@@ -95,24 +109,24 @@ def headline(report: Report) -> str:
     rounds = _rounds(report)
     is_rl = len(rounds) > 1 and (pair.a, pair.b) == (rounds[0], rounds[-1])
     who = f"{_count(len(rounds) - 1)} of RL" if is_rl else f"Against {pair.a}, {pair.b}"
-    what = "accuracy" if _OPEN_BOOK & {pair.a, pair.b} else "closed-book accuracy"
+    what = "accuracy" if _is_open_book(pair.a, pair.b) else "closed-book accuracy"
     if pair.ci95 is None:
-        return f"{who} changed accuracy by {_points(pair.difference)} points on one passage: too few for an interval."
+        return f"{who} changed accuracy by {points(pair.difference)} points on one passage: too few for an interval."
     if pair.ci95[0] <= 0 <= pair.ci95[1]:
-        change = f"{_points(pair.difference)} points (95 % interval {_span(pair.ci95, _points)})"
+        change = f"{points(pair.difference)} points (95 % interval {span(pair.ci95, points)})"
         return f"{who} made no clear difference to {what}: {change}."
     verb = "raised" if pair.difference > 0 else "lowered"
     size = sorted(abs(bound) for bound in pair.ci95)
-    interval = _span((size[0], size[1]), _percent)
-    return f"{who} {verb} {what} by {_percent(abs(pair.difference))} points (95 % interval {interval})."
+    interval = span((size[0], size[1]), percent)
+    return f"{who} {verb} {what} by {percent(abs(pair.difference))} points (95 % interval {interval})."
 
 
 def render_table(report: Report) -> list[Table]:
     """Return the arms and, where there are any, the paired differences as tables for the terminal."""
     title = f"{_measure(report)}, {report.model}, seed {report.seed}"
-    tables = [_rich_table(title, _ARM_HEADINGS, map(_arm_cells, report.arms))]
+    tables = [rich_table(title, _ARM_HEADINGS, map(_arm_cells, report.arms))]
     if report.paired:
-        tables.append(_rich_table("Paired differences", _PAIR_HEADINGS, map(_pair_cells, report.paired)))
+        tables.append(rich_table("Paired differences", _PAIR_HEADINGS, map(_pair_cells, report.paired)))
     return tables
 
 
@@ -120,7 +134,7 @@ def render_one_table(report: Report) -> Table:
     """Return the arms and, under them, their paired differences as one table for the terminal; n counts passages."""
     title = f"{_measure(report)} and paired differences, {report.model}, seed {report.seed}"
     headings = ("arm", "%, points", "95 % interval", "n", "questions", "not marked")
-    table = _rich_table(title, headings, map(_arm_cells, report.arms))
+    table = rich_table(title, headings, map(_arm_cells, report.arms))
     table.box, table.show_edge, table.collapse_padding = SIMPLE_HEAD, False, True  # 80 columns hold it
     for place, heading in enumerate(headings):
         table.columns[place].no_wrap = place in (0, 2)
@@ -134,8 +148,8 @@ def render_one_table(report: Report) -> Table:
 def render_gain(before: Arm, after: Arm, gain: Pair) -> RenderableType:
     """Return a lesson's closed-book score before and after, and the gain, for the terminal."""
     return Group(
-        _rich_table("Closed-book accuracy", _ARM_HEADINGS, map(_arm_cells, (before, after))),
-        _rich_table("Gain", _PAIR_HEADINGS, [_pair_cells(gain)]),
+        rich_table("Closed-book accuracy", _ARM_HEADINGS, map(_arm_cells, (before, after))),
+        rich_table("Gain", _PAIR_HEADINGS, [_pair_cells(gain)]),
     )
 
 
@@ -151,24 +165,24 @@ def render_example(example: EditPair) -> RenderableType:
 
 def as_html(report: Report) -> str:
     """Return the page as one self-contained document; whatever the model or the user wrote is escaped."""
-    sentence, lead = _prose(headline(report)), _prose(_lead(report))
+    sentence, lead = prose(headline(report)), prose(_lead(report))
     meta = escape(f"{report.model}, seed {report.seed}, {_duration(report.seconds)}")
-    caption = f"<b>How to read this.</b> {_prose(_caption(report))}"
+    caption = f"<b>How to read this.</b> {prose(_caption(report))}"
     parts = [
         f'<header><p class="meta">{meta}</p><h1>{sentence}</h1><p class="lead">{lead}</p></header>',
         f"<figure>{_picture(report)}<figcaption>{caption}</figcaption></figure>",
-        _section("Accuracy", _html_table(_ARM_HEADINGS, map(_arm_cells, report.arms)) + _UNMARKED),
+        section("Accuracy", html_table(_ARM_HEADINGS, map(_arm_cells, report.arms)) + _UNMARKED),
     ]
     if report.paired:
-        parts.append(_section("Paired tests", _html_table(_PAIR_HEADINGS, map(_pair_cells, report.paired)) + _POINTS))
+        parts.append(section("Paired tests", html_table(_PAIR_HEADINGS, map(_pair_cells, report.paired)) + _POINTS))
     if report.kinds:
-        parts.append(_section("By kind of question", _kinds_html(report.kinds)))
+        parts.append(section("By kind of question", _kinds_html(report.kinds)))
     if report.examples:
-        parts.append(_section("What the writer wrote", "".join(_example_html(example) for example in report.examples)))
+        parts.append(section("What the writer wrote", "".join(_example_html(example) for example in report.examples)))
     notes = [*report.notes, *_left_out(report.left_out)]
     if notes:
-        parts.append(_section("Notes", "".join(f"<p>{escape(note)}</p>" for note in notes)))
-    return _PAGE.format(title=escape(headline(report)), style=_STYLE, body="\n".join(parts))
+        parts.append(section("Notes", "".join(f"<p>{escape(note)}</p>" for note in notes)))
+    return document(headline(report), "\n".join(parts))
 
 
 # Words
@@ -181,11 +195,22 @@ def _left_out(sentences: Sequence[str]) -> list[str]:
 
 
 def _rounds(report: Report) -> list[str]:
-    return [arm.name for arm in report.arms if _is_round(arm.name)]
+    """The rounds of the first variant."""
+    rounds = [arm.name for arm in report.arms if _is_round(arm.name)]
+    return [name for name in rounds if _variant(name) == _variant(rounds[0])]
 
 
 def _is_round(name: str) -> bool:
-    return re.fullmatch(r"round-\d+", name) is not None
+    return re.fullmatch(r"round-\d+", _sort(name)) is not None
+
+
+def _sort(name: str) -> str:
+    """What an arm is, whatever variant it is of: "round-0" for "round-0 self-qa"."""
+    return name.partition(" ")[0]
+
+
+def _variant(name: str) -> str:
+    return name.partition(" ")[2]
 
 
 def _main_pair(report: Report) -> Pair | None:
@@ -196,19 +221,23 @@ def _main_pair(report: Report) -> Pair | None:
 
 
 def _measure(report: Report) -> str:
-    names = {arm.name for arm in report.arms}
-    return "Accuracy" if names & _OPEN_BOOK else "Closed-book accuracy"
+    is_open = _is_open_book(*(arm.name for arm in report.arms))
+    return "Accuracy" if is_open else "Closed-book accuracy"
+
+
+def _is_open_book(*names: str) -> bool:
+    return any(_sort(name) in _OPEN_BOOK for name in names)
 
 
 def _lead(report: Report) -> str:
     """Accuracies behind the headline, and how many passages they rest on."""
-    accuracy = {arm.name: f"{_percent(arm.accuracy)} %" for arm in report.arms if arm.accuracy is not None}
+    accuracy = {arm.name: f"{percent(arm.accuracy)} %" for arm in report.arms if arm.accuracy is not None}
     pair = _main_pair(report)
     words = []
     if pair is not None and {pair.a, pair.b} <= accuracy.keys():
         passages = "passage" if pair.n == 1 else "passages"
         words.append(
-            f"{'Accuracy' if _OPEN_BOOK & {pair.a, pair.b} else 'With the passage out of view, accuracy'} is "
+            f"{'Accuracy' if _is_open_book(pair.a, pair.b) else 'With the passage out of view, accuracy'} is "
             f"{accuracy[pair.a]} in {pair.a} and {accuracy[pair.b]} in {pair.b}, compared on {pair.n:,} {passages}."
         )
     if "base" in accuracy and (pair is None or "base" not in (pair.a, pair.b)):
@@ -218,7 +247,7 @@ def _lead(report: Report) -> str:
 
 def _caption(report: Report) -> str:
     """How to read the picture."""
-    names = {"round-k" if _is_round(arm.name) else arm.name for arm in report.arms}
+    names = {"round-k" if _is_round(arm.name) else _sort(arm.name) for arm in report.arms}
     meanings = [f"{name}, {meaning}" for name, meaning in _MEANING.items() if name in names]
     if names - _MEANING.keys():
         meanings.append(f"grey, {_MEANING['grey']}")
@@ -242,21 +271,6 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
-def _percent(probability: float | None) -> str:
-    return _NONE if probability is None else f"{probability * 100:.1f}"
-
-
-def _points(difference: float | None) -> str:
-    if difference is None:
-        return _NONE
-    rounded = round(difference * 100, 1)
-    return f"{rounded:+.1f}".replace("-", _MINUS) if rounded else "0.0"
-
-
-def _span(bounds: tuple[float, float] | None, word: Callable[[float | None], str]) -> str:
-    return _NONE if bounds is None else f"{word(bounds[0])} to {word(bounds[1])}"
-
-
 # Tables
 
 _ARM_HEADINGS = ("arm", "accuracy, %", "95 % interval", "passages", "questions", "not marked")
@@ -267,40 +281,18 @@ _POINTS = "<p>Points of accuracy on the same passages; a gain or a loss is one w
 
 def _arm_cells(arm: Arm) -> list[str]:
     counts = (arm.n_passages, arm.n_questions, arm.n_failed)
-    return [arm.name, _percent(arm.accuracy), _span(arm.ci95, _percent), *(f"{count:,}" for count in counts)]
+    return [arm.name, percent(arm.accuracy), span(arm.ci95, percent), *(f"{count:,}" for count in counts)]
 
 
 def _pair_cells(pair: Pair) -> list[str]:
-    name = f"{pair.b} {_MINUS} {pair.a}"
-    return [name, _points(pair.difference), _span(pair.ci95, _points), f"{pair.n:,}", _verdict(pair)]
+    name = f"{pair.b} {MINUS} {pair.a}"
+    return [name, points(pair.difference), span(pair.ci95, points), f"{pair.n:,}", _verdict(pair)]
 
 
 def _verdict(pair: Pair) -> str:
     if pair.ci95 is None:
         return "no interval"
     return "gain" if pair.ci95[0] > 0 else "loss" if pair.ci95[1] < 0 else "not clear"
-
-
-def _rich_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(title=Text(title), title_justify="left")
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
-
-
-def _html_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
-    return _raw_table(head, [[escape(cell) for cell in row] for row in rows])
-
-
-def _raw_table(head: str, rows: Iterable[Sequence[str]]) -> str:
-    """Lay out cells that are HTML already; the first of a row is its heading."""
-    body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>\n' for row in rows
-    )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'
 
 
 def _kinds_html(kinds: Sequence[KindArm]) -> str:
@@ -312,25 +304,16 @@ def _kinds_html(kinds: Sequence[KindArm]) -> str:
         for name in dict.fromkeys(entry.arm.name for entry in kinds)
     ]
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in ("arm", *(kind or "other" for kind in columns)))
-    return _raw_table(head, rows) + "<p>Accuracy in %, its 95 % interval, and the number of questions.</p>"
+    return raw_table(head, rows) + "<p>Accuracy in %, its 95 % interval, and the number of questions.</p>"
 
 
 def _kind_cell(arm: Arm | None) -> str:
     if arm is None:
-        return _NONE
-    return f"{_percent(arm.accuracy)} <small>{_span(arm.ci95, _percent)}; n = {arm.n_questions:,}</small>"
+        return NONE
+    return f"{percent(arm.accuracy)} <small>{span(arm.ci95, percent)}; n = {arm.n_questions:,}</small>"
 
 
 # The page
-
-
-def _prose(text: str) -> str:
-    """Escape a sentence of ours, and keep "95 %" and "round-2" from breaking over two lines."""
-    return re.sub(r"(?<=\w)-(?=\w)", "&#8209;", escape(text).replace(" %", "&nbsp;%"))
-
-
-def _section(heading: str, body: str) -> str:
-    return f"<section><h2>{heading}</h2>{body}</section>"
 
 
 def _example_html(example: EditPair) -> str:
@@ -346,78 +329,18 @@ def _example_html(example: EditPair) -> str:
     )
 
 
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
-_STYLE = """
-:root{color-scheme:light dark;
---page:#fffefb;--ink:#1d1c1a;--quiet:#6a675f;--line:#e3dfd6;--soft:#f5f2ea;--accent:#1b5cc0}
-@media(prefers-color-scheme:dark){
-:root{--page:#16171b;--ink:#e9e7e2;--quiet:#a5a29b;--line:#34363d;--soft:#1e2026;--accent:#83b3ff}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--page);color:var(--ink);font:1.0625rem/1.55 Charter,Georgia,"DejaVu Serif",serif}
-main{max-width:44rem;margin:auto;padding:2.5rem 1.25rem 4rem}
-.meta,h2,h4,table,svg text,figcaption,section>p{
-font-family:system-ui,"Segoe UI",Roboto,"DejaVu Sans",sans-serif!important}
-.meta{margin:0;color:var(--quiet);font-size:.875rem}
-h1{margin:.4rem 0 .8rem;font-size:clamp(1.5rem,5.2vw,2.125rem);line-height:1.2;font-weight:600;text-wrap:balance}
-.lead{margin:0;font-size:1.125rem;text-wrap:pretty}
-figure{margin:2rem 0}
-svg{display:block;width:100%;max-width:36rem;height:auto;margin:auto}
-figcaption,section>p{color:var(--quiet);font-size:.875rem;line-height:1.5;margin:.75rem 0 0}
-section{margin-top:2.75rem}
-h2{margin:0 0 .6rem;font-size:1.0625rem;font-weight:650}
-h3{margin:1.5rem 0 .5rem;font-size:1.0625rem}
-h4{margin:0 0 .35rem;font-size:.8125rem;font-weight:600;color:var(--quiet)}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;width:100%;font-size:.875rem;font-variant-numeric:tabular-nums}
-th,td{padding:.4rem 0 .4rem .9rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
-th:first-child{padding-left:0;text-align:left}
-th{font-weight:400}
-thead th{color:var(--quiet);border-bottom-color:var(--quiet);vertical-align:bottom}
-small{display:block;color:var(--quiet)}
-blockquote{margin:0 0 1rem;padding-left:1rem;border-left:3px solid var(--line)}
-.pair{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,17rem),1fr))}
-.edit{max-height:30rem;overflow:auto;padding:.75rem .9rem;background:var(--soft);border-radius:.4rem;
-font-size:.9375rem;line-height:1.5;white-space:pre-wrap;overflow-wrap:anywhere}
-@media(max-width:34rem){
-main{padding:1.5rem 1rem 3rem}table{font-size:.75rem}th,td{padding-left:.3rem}th{white-space:normal}}
-"""
-
 # The picture
-
-# matplotlib draws in these colours; the page's style sheet, which knows light from dark, puts its own in their place.
-_INK, _QUIET, _ACCENT, _LINE, _PAPER = "#010101", "#020202", "#030303", "#040404", "#050505"
-_VARIABLES = {_INK: "--ink", _QUIET: "--quiet", _ACCENT: "--accent", _LINE: "--line", _PAPER: "--page"}
 
 
 def _picture(report: Report) -> str:
     """Draw the arms as an SVG element of the page."""
-    with matplotlib.rc_context({"svg.hashsalt": "selfedit", "svg.fonttype": "none", "font.size": 10}):
-        figure = Figure(figsize=(4.8, 3.2), layout="constrained")
-        figure.patch.set_visible(False)
-        _draw_arms(figure.add_subplot(), report.arms)
-        drawn = io.StringIO()
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
-    return _inline(drawn.getvalue(), _alternative(report.arms))
+    return picture(lambda axes: _draw_arms(axes, report.arms), (4.8, 3.2), _alternative(report.arms))
 
 
 def _draw_arms(axes: Axes, arms: Sequence[Arm]) -> None:
     line = [(x, arm.accuracy * 100) for x, arm in enumerate(arms) if _is_round(arm.name) and arm.accuracy is not None]
     if line:
-        axes.plot(*zip(*line, strict=True), color=_ACCENT, linewidth=1.8, zorder=2)
+        axes.plot(*zip(*line, strict=True), color=ACCENT, linewidth=1.8, zorder=2)
     for x, arm in enumerate(arms):
         _draw_arm(axes, x, arm)
     _below(axes, "n =", -0.5, "right")
@@ -425,14 +348,14 @@ def _draw_arms(axes: Axes, arms: Sequence[Arm]) -> None:
     axes.set_ylim(0, max([10.0, *(_top(arm) * 1.12 for arm in arms)]))
     axes.set_xticks(range(len(arms)), [arm.name for arm in arms], parse_math=False)
     axes.tick_params(axis="x", length=0, pad=18)
-    axes.tick_params(axis="y", length=0, labelcolor=_QUIET)
+    axes.tick_params(axis="y", length=0, labelcolor=QUIET)
     is_crowded = len(arms) * max([0, *(len(arm.name) for arm in arms)]) > 50
     for label, arm in zip(axes.get_xticklabels(), arms, strict=True):
         label.set_color(_color(arm.name))
         if is_crowded:
             label.set(rotation=35, rotation_mode="anchor", horizontalalignment="right")
-    axes.set_title("accuracy, %", loc="left", color=_QUIET, fontsize=10)
-    axes.grid(axis="y", color=_LINE, linewidth=0.7)
+    axes.set_title("accuracy, %", loc="left", color=QUIET, fontsize=10)
+    axes.grid(axis="y", color=LINE, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.set_frame_on(False)
 
@@ -442,15 +365,15 @@ def _draw_arm(axes: Axes, x: int, arm: Arm) -> None:
     _below(axes, f"{arm.n_passages:,}", x)
     if arm.accuracy is None:
         return
-    color, percent = _color(arm.name), arm.accuracy * 100
+    color, height = _color(arm.name), arm.accuracy * 100
     if arm.ci95 is not None:
         axes.vlines(x, arm.ci95[0] * 100, arm.ci95[1] * 100, color=color, linewidth=1.4, zorder=3, clip_on=False)
-    axes.scatter(x, percent, 49, color=color, edgecolor=_PAPER, linewidth=1.2, zorder=4, clip_on=False)
-    axes.annotate(_percent(arm.accuracy), (x, _top(arm)), (0, 6), textcoords="offset points", ha="center", color=color)
+    axes.scatter(x, height, 49, color=color, edgecolor=PAPER, linewidth=1.2, zorder=4, clip_on=False)
+    axes.annotate(percent(arm.accuracy), (x, _top(arm)), (0, 6), textcoords="offset points", ha="center", color=color)
 
 
 def _below(axes: Axes, text: str, x: float, side: Literal["center", "right"] = "center") -> None:
-    axes.annotate(text, (x, 0), (0, -7), textcoords="offset points", ha=side, va="top", color=_QUIET, fontsize=8.5)
+    axes.annotate(text, (x, 0), (0, -7), textcoords="offset points", ha=side, va="top", color=QUIET, fontsize=8.5)
 
 
 def _top(arm: Arm) -> float:
@@ -459,20 +382,10 @@ def _top(arm: Arm) -> float:
 
 
 def _color(name: str) -> str:
-    return _ACCENT if _is_round(name) else _INK if name in _MEANING else _QUIET
+    return ACCENT if _is_round(name) else INK if name in _MEANING else QUIET
 
 
 def _alternative(arms: Sequence[Arm]) -> str:
     """The picture in words."""
-    told = ", ".join(f"{arm.name} {_percent(arm.accuracy)} ({_span(arm.ci95, _percent)})" for arm in arms)
+    told = ", ".join(f"{arm.name} {percent(arm.accuracy)} ({span(arm.ci95, percent)})" for arm in arms)
     return f"Accuracy in % with 95 % intervals: {told}."
-
-
-def _inline(svg: str, alternative: str) -> str:
-    """Make matplotlib's document an element of the page: no metadata, no namespaces, the page's colours and width."""
-    body = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    box = re.search(r'viewBox="[^"]*"', body)
-    assert box is not None
-    for drawn, variable in _VARIABLES.items():
-        body = body.replace(drawn, f"var({variable})")
-    return f'<svg {box[0]} role="img" aria-label="{escape(alternative)}">{body[body.index(">") + 1 :]}'

@@ -19,7 +19,7 @@ import pytest
 
 from selfedit.engine.base import SampleJob, Writer
 from selfedit.engine.remote import RemoteWriter, open_writer
-from selfedit.errors import ConfigError, MissingExtra
+from selfedit.errors import ConfigError, MissingExtra, ModelError
 from selfedit.types import Adapter, Failure, Sample
 
 KEY = "sk-do-not-show-0123456789"
@@ -62,8 +62,11 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     told = Service()
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.do_POST()
+
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"] or 0)) or "{}")
             with told.lock:
                 told.asked.append(body)
                 told.paths.append(self.path)
@@ -480,3 +483,42 @@ def test_without_the_client_the_pip_line_is_given(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(MissingExtra, match=r"http://127\.0\.0\.1:8000/v1 needs .*pip install 'selfedit\[remote\]'"):
         open_writer("m", "http://127.0.0.1:8000/v1")
+
+
+# ── before anything is asked ──
+
+
+def listing(*models: str) -> Callable[[dict[str, Any]], Reply]:
+    return lambda body: (200, {"object": "list", "data": [{"id": model, "object": "model"} for model in models]})
+
+
+@pytest.mark.parametrize(
+    "reply", [listing("big-model", "other"), listing(), lambda body: (404, {}), lambda body: (200, b"<html>")]
+)
+def test_a_server_that_has_the_model_or_lists_none_passes(
+    service: Service, opened: Open, reply: Callable[[dict[str, Any]], Reply]
+) -> None:
+    service.reply = reply
+    opened(service.url).check()
+    assert service.paths == ["/v1/models"]
+
+
+def test_a_server_without_the_model_names_the_nearest(service: Service, opened: Open) -> None:
+    service.reply = listing("big-model-2")
+    with pytest.raises(ModelError, match="has no model 'big-model'; did you mean 'big-model-2'"):
+        opened(service.url).check()
+
+
+def test_a_key_that_is_refused_is_refused_before_anything_is_asked(
+    service: Service, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    service.reply = lambda body: (401, refusal(f"wrong key {KEY}"))
+    with pytest.raises(ModelError, match="refuses the key in MY_KEY") as caught:
+        opened(service.url, "MY_KEY").check()
+    assert KEY not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_an_error_of_the_check(opened: Open) -> None:
+    with pytest.raises(ModelError, match="start it or correct the address"):
+        opened("http://127.0.0.1:9/v1").check()

@@ -34,7 +34,8 @@ from selfedit.recipes.pup import corpus
 from selfedit.recipes.pup.tokenizer import train_tokenizer
 from selfedit.tasks.world import seeded
 
-CONTEXT, VOCABULARY, HIDDEN, LAYERS, FEED_FORWARD, HEAD = 768, 512, 192, 4, 640, 32
+CONTEXT, VOCABULARY, LAYERS, HEAD = 768, 512, 4, 32
+SIZES: Mapping[str, tuple[int, int]] = {"small": (96, 320), "medium": (192, 640), "large": (288, 960)}  # widths
 SAVE_EVERY = 200
 
 
@@ -175,16 +176,18 @@ def losses(model: Qwen2ForCausalLM, given: Batch, device: torch.device) -> tuple
     return (each * weights).sum() / weights.sum(), hits
 
 
-def new_model(seed: int) -> Qwen2ForCausalLM:
+def new_model(seed: int, size: str = "medium") -> Qwen2ForCausalLM:
+    """Draw a model's first weights: 0.6, 2.2 (pup itself) or 4.8 million parameters."""
+    hidden, feed_forward = SIZES[size]
     torch.manual_seed(seed)
     return Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=VOCABULARY,
-            hidden_size=HIDDEN,
-            intermediate_size=FEED_FORWARD,
+            hidden_size=hidden,
+            intermediate_size=feed_forward,
             num_hidden_layers=LAYERS,
-            num_attention_heads=HIDDEN // HEAD,
-            num_key_value_heads=HIDDEN // HEAD,
+            num_attention_heads=hidden // HEAD,
+            num_key_value_heads=hidden // HEAD,
             max_position_embeddings=CONTEXT,
             tie_word_embeddings=True,
             bos_token_id=None,
@@ -200,11 +203,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
     os.replace(path.with_suffix(".tmp"), path)
 
 
-def run(out: Path, seed: int, mixture: str, start: Path | None, device: str) -> None:
+def run(out: Path, seed: int, mixture: str, start: Path | None, device: str, size: str = "medium") -> None:
     """Train through all stages, from the newest checkpoint in `out`, or from `start`, or from random weights."""
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(VOCABULARY, CONTEXT, seed)
-    model = new_model(seed)
+    model = new_model(seed, size)
     torch.nn.Module.to(model, torch.device(device))  # transformers hides the signature of its own `to`
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
     at = {"stage": 0, "step": 0}
@@ -272,6 +275,7 @@ def main() -> None:
         "--out", type=Path, default=Path("runs/pup"), help="folder of checkpoints and of the finished model"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", choices=list(SIZES), default="medium", help="0.6, 2.2 or 4.8 million parameters")
     parser.add_argument(
         "--mixture", choices=sorted(corpus.MIXTURES), default="a", help="qualities of the writing documents"
     )
@@ -280,7 +284,7 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
-    run(given.out, given.seed, given.mixture, given.start, given.device)
+    run(given.out, given.seed, given.mixture, given.start, given.device, given.size)
 
 
 if __name__ == "__main__":

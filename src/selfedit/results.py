@@ -1,0 +1,203 @@
+"""What run folders come to: one `Report` over the seeds and variants of an experiment. Reads ledgers, measures nothing.
+
+An arm of a variant has its name behind it, "round-0 self-qa"; arms that all variants share have none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from selfedit.loop.arms import CONTROLS, OPEN_BOOK, arm_names
+from selfedit.loop.inner import is_bad_edit
+from selfedit.plans import Plan
+from selfedit.report.record import EditPair, KindArm, Report
+from selfedit.report.stats import Pair, compare, of_kind, summarise
+from selfedit.runs import read_seconds, read_trials
+from selfedit.types import Recipe, Task, Trial
+
+Arms = Mapping[str, Sequence[Trial]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    """A variant's name ("" where nothing varies), its recipe, its seeds' plans and ledgers, its trials by arm."""
+
+    name: str
+    recipe: Recipe
+    planned: Sequence[tuple[Plan, Mapping[str, Trial]]]
+    arms: Arms
+
+    def label(self, arm: str) -> str:
+        """Name an arm of this variant among those of the others."""
+        return f"{arm} {self.name}" if self.name else arm
+
+
+def report_on(plans: Sequence[Plan], left_out: Sequence[str] = ()) -> Report:
+    """Pool the seeds' trials of each variant into arms, and compare them within and between variants.
+
+    A domain's tasks differ from seed to seed, so their ids never meet; those of a file may, and a task that several
+    seeds examined counts once, with the mean of its marks. What a folder holds beyond the plan, from a run with more
+    unseen tasks or repeats, is left out.
+    """
+    variants = [_read(name, plans) for name in dict.fromkeys(plan.variant for plan in plans)]
+    shared = _shared(variants)
+    arms = {arm: variants[0].arms[arm] for arm in shared}
+    arms |= {v.label(arm): trials for v in variants for arm, trials in v.arms.items() if arm not in shared}
+    tasks = [task for plan in plans for task in plan.unseen]
+    first = variants[0]
+    return Report(
+        model=", ".join(dict.fromkeys(plan.recipe.model for plan in plans)),
+        seed=plans[0].recipe.seed,
+        seconds=sum(read_seconds(plan.folder) for plan in plans),
+        arms=tuple(summarise(name, found) for name, found in arms.items()),
+        paired=tuple(compare(a, arms[a], b, arms[b]) for a, b in _all_comparisons(variants, shared)),
+        examples=tuple(_example(first.planned[0][0].unseen, first.arms)),
+        kinds=tuple(
+            KindArm(kind, summarise(name, of_kind(found, tasks, kind)))
+            for kind in sorted({q.kind for task in tasks for q in task.questions} - {""})
+            for name, found in arms.items()
+        ),
+        notes=(*(note for v in variants for note in _notes(v)), *_failures(arms)),
+        left_out=tuple(left_out),
+    )
+
+
+def _read(name: str, plans: Sequence[Plan]) -> _Variant:
+    planned = [(plan, read_trials(plan.folder)) for plan in plans if plan.variant == name]
+    recipe = planned[0][0].recipe
+    arms = {arm: [t for held in planned for t in _of_arm(*held, arm)] for arm in arm_names(recipe)}
+    return _Variant(name, recipe, planned, arms)
+
+
+def _of_arm(plan: Plan, ledger: Mapping[str, Trial], name: str) -> list[Trial]:
+    unseen = {task.id for task in plan.unseen}
+    found = [t for key, t in ledger.items() if key.startswith(f"{name}/") and t.task_id in unseen]
+    return [t for t in found if max(t.edit, t.repeat) < plan.recipe.eval_repeats]
+
+
+def _shared(variants: Sequence[_Variant]) -> list[str]:
+    """The arms that the first variant has measured for all."""
+    return [arm for arm in variants[0].arms if len(variants) > 1 and all(arm not in v.arms for v in variants[1:])]
+
+
+def _all_comparisons(variants: Sequence[_Variant], shared: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Compare within each variant, with the shared arms among its own, then every arm of the first with the others'."""
+    for number, variant in enumerate(variants):
+        names = [*(arm for arm in shared if arm not in variant.arms), *variant.arms]
+        for a, b in _comparisons(names):
+            if number == 0 or {a, b} - set(shared):
+                yield _named(a, variant, shared), _named(b, variant, shared)
+    for variant in variants[1:]:
+        yield from ((variants[0].label(arm), variant.label(arm)) for arm in variant.arms if arm in variants[0].arms)
+
+
+def _named(arm: str, variant: _Variant, shared: Sequence[str]) -> str:
+    return arm if arm in shared else variant.label(arm)
+
+
+def _comparisons(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each arm against the one before it, then the last round against the writer it began as and the bare passage, what
+    was made elsewhere between passage and rounds, what the last arm lacks of having a passage in view, and the controls
+    between those two writers."""
+    chain = [name for name in names if name not in (*CONTROLS, *OPEN_BOOK, "completions")]
+    yield from pairwise(chain)
+    rounds = [name for name in chain if name.startswith("round-")]
+    if len(rounds) > 2:
+        yield rounds[0], rounds[-1]
+    if rounds and "passage" in chain[:-2]:
+        yield "passage", rounds[-1]
+    if "completions" in names:
+        yield from ((name, "completions") for name in chain if name in ("passage", *rounds[:1], *rounds[-1:]))
+    shown = [name for name in OPEN_BOOK if name in names]
+    yield from ((name, view) for view in shown for name in chain[-1:])
+    yield from pairwise(shown)
+    for control in CONTROLS:
+        if control in names and rounds:
+            yield rounds[0], control
+            yield control, rounds[-1]
+
+
+def _example(tasks: Sequence[Task], trials: Mapping[str, Sequence[Trial]]) -> Iterator[EditPair]:
+    """Show the first unseen passage that both could write about, not a chosen one, as the untrained writer and the last
+    one have studied it."""
+    rounds = [name for name in trials if name.startswith("round-")]
+    if len(rounds) < 2:
+        return
+    first, last = ({t.task_id: t for t in trials[name] if t.edit == 0} for name in (rounds[0], rounds[-1]))
+    for number, task in enumerate(tasks, 1):
+        before, after = first.get(task.id), last.get(task.id)
+        if before and after and before.sample and after.sample:
+            marks = f"{_share(before)} of the questions right after {rounds[0]}, {_share(after)} after {rounds[-1]}"
+            heading = f"{'The first unseen passage' if number == 1 else f'Unseen passage {number}'}: {marks}"
+            yield EditPair(heading, task.title, task.context, before.sample.text, after.sample.text)
+            return
+
+
+def _share(trial: Trial) -> str:
+    marks = [score.value for score in trial.after_Q if score.value is not None]
+    return f"{sum(mark == 1 for mark in marks)} of {len(marks)}"
+
+
+def _notes(variant: _Variant) -> Iterator[str]:
+    recipe, planned = variant.recipe, variant.planned
+    rounds = [name for name in variant.arms if name.startswith("round-")]
+    seeds = len(planned)
+    if {*rounds[1:], *CONTROLS} & set(variant.arms):
+        yield "The unseen passages were not among those that the writer was reinforced on."
+    if recipe.writer.model:
+        yield f"{variant.label('The self-edits')}: written by {recipe.writer.model}, learnt by {recipe.model}."
+    if seeds > 1 and len(rounds) > 1:
+        first, last = rounds[0], rounds[-1]
+        found = [compare(first, _of_arm(*held, first), last, _of_arm(*held, last)) for held in planned]
+        yield (
+            f"{seeds} seeds from {recipe.seed} on, pooled; the intervals resample passages, not trainings. "
+            f"{variant.label(last)} - {variant.label(first)} seed by seed, in points: {', '.join(map(_points, found))}."
+        )
+    if recipe.outer.kinds and len(rounds) > 1:
+        told = ", ".join(_of_each_kind(variant, rounds[0], rounds[-1]))
+        yield (
+            f"The writer learnt from passages of the kind {' and '.join(recipe.outer.kinds)} alone. {rounds[-1]} - "
+            f"{rounds[0]} by kind of passage, in points: {told}."
+        )
+    if recipe.together > 1:
+        yield (
+            f"{recipe.together} passages share an adapter. The intervals resample passages; how another training on "
+            "the same ones would have gone is not in them."
+        )
+
+
+def _of_each_kind(variant: _Variant, first: str, last: str) -> Iterator[str]:
+    """Compare two arms on the unseen passages of each kind."""
+    kind_of = {
+        (plan.folder, task.id): str(task.meta.get("kind", "")) for plan, _ in variant.planned for task in plan.unseen
+    }
+    for kind in sorted(set(kind_of.values())):
+        found = {
+            arm: [
+                t for held in variant.planned for t in _of_arm(*held, arm) if kind_of[held[0].folder, t.task_id] == kind
+            ]
+            for arm in (first, last)
+        }
+        pair = compare(first, found[first], last, found[last])
+        span = f" ({', '.join(f'{100 * bound:.1f}' for bound in pair.ci95)})" if pair.ci95 else ""
+        yield f"{kind or 'other'} {_points(pair)}{span}, n {pair.n}"
+
+
+def _points(pair: Pair) -> str:
+    return "-" if pair.difference is None else f"{100 * pair.difference:+.1f}"
+
+
+def _failures(trials: Mapping[str, Sequence[Trial]]) -> Iterator[str]:
+    """Say of each arm what its failed trials died of, and how many self-edits were real zeros."""
+    for name, found in trials.items():
+        failures = [trial.failure for trial in found if trial.failure]
+        bad = [failure for failure in failures if is_bad_edit(failure)]
+        ours = Counter((failure.stage, failure.kind) for failure in failures if not is_bad_edit(failure))
+        if bad:
+            yield f"{name}: {len(bad)} of {len(found)} self-edits could not be used and count as 0, {bad[0].message}."
+        for (stage, kind), n in ours.items():
+            first = next(failure for failure in failures if (failure.stage, failure.kind) == (stage, kind))
+            yield f"{name}: {n} of {len(found)} trials were not measured ({stage}, {kind}: {first.message})."
