@@ -67,6 +67,9 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     file, name = _find(name_or_path)
     layers = [_Layer(str(file), _beside(file, _read_toml(file))), *(_read_override(text) for text in overrides)]
     recipe = _build(Recipe(), layers)
+    key = varied_key(recipe)
+    if key and any(_known_part(key.split("."), layer.values)[0] == key for layer in layers[1:]):
+        raise ConfigError(f"{key!r} varies in this recipe; name its values in vary.{key}=[…], or add vary={{}}")
     variants(recipe)  # what is wrong with one of them is better known now than after the others have run
     return recipe if recipe.name else replace(recipe, name=name)
 
@@ -108,6 +111,8 @@ def _build(below: Recipe, layers: Sequence[_Layer]) -> Recipe:
     """Put layers over a recipe, check the whole, and add what it implies."""
     values = resolved(below)
     for layer in layers:
+        if "vary" in layer.values:  # another key to vary takes the place of the one before
+            values["vary"] = {}
         values = _merge(values, layer.values)
     recipe = _validate(values, layers)
     _check(recipe, layers)

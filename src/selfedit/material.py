@@ -15,20 +15,25 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from selfedit.engine.base import half_fits
 from selfedit.errors import ConfigError, InputError
 from selfedit.loop.arms import Given, n_completions
 from selfedit.loop.inner import Written
 from selfedit.memory.retrieve import nearest
 from selfedit.sources.completions import Completions, match, read_completions, refuse_lacking
 from selfedit.sources.datasets import read_dataset
-from selfedit.sources.documents import Documents, read_folder
+from selfedit.sources.documents import Documents, cut_task, read_folder
 from selfedit.tasks.base import Domain
 from selfedit.types import Failure, Recipe, Sample, Task
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Tasks and completions from outside, and a sentence for everything that was left out on the way."""
+    """Tasks and completions from outside, and a sentence for everything that was left out on the way.
+
+    The documents of a folder are cut, as for a lesson, so that a piece and a self-edit of its length fit into the
+    model's context; each piece is a task, with the questions that it answers, and one that nobody asks about is none.
+    """
 
     tasks: tuple[Task, ...] = ()
     completions: Completions | None = None
@@ -103,6 +108,9 @@ def _with_data(recipe: Recipe) -> tuple[Recipe, Material]:
     )
     tasks = [task for task in found.tasks if task.questions]
     unasked = [f"{task.id!r} has no question to examine it with" for task in found.tasks if not task.questions]
+    if path.is_dir() and tasks:
+        fits = half_fits(recipe.model)
+        tasks = [piece for task in tasks for piece in cut_task(task, fits) if piece.questions]
     if unasked and not (recipe.skip_bad and tasks):
         raise InputError(
             f"{len(unasked)} of {len(found.tasks)} passages in {recipe.data!r} have no question ({unasked[0]}); "

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from selfedit.engine.base import half_fits
 from selfedit.errors import ConfigError, InputError, MissingExtra
 from selfedit.material import Material, give, read_material
 from selfedit.tasks.knowledge import over_documents
@@ -66,6 +67,18 @@ def test_a_folder_of_documents_is_read_with_its_questions(tmp_path: Path) -> Non
     assert [task.title for task in material.tasks] == ["A"]
     assert material.left_out == ("logo.png is not of a kind that is read",)
     assert recipe.data.startswith(f"{tmp_path.name}@")
+
+
+def test_a_long_document_is_cut_for_the_model_that_learns_it(tmp_path: Path) -> None:
+    parts = [f"## Part {i}\n\n{'Nothing happens here. ' * 40}The mayor of part {i} is Ada {i}.\n" for i in range(3)]
+    (tmp_path / "a.md").write_text("# A\n\n" + "\n".join(parts))
+    asked = {"question": "Who is the mayor of part 1?", "answer": "Ada 1", "source": "a.md"}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(asked))
+    _, material = read_material(replace(RECIPE, model="pup", data=str(tmp_path)))
+    (piece,) = material.tasks
+    assert piece.title.startswith("A — Part 1")
+    assert "Ada 1" in piece.context
+    assert half_fits("pup")(f"{piece.title}\n{piece.context}")
 
 
 def test_without_data_a_recipe_over_documents_says_what_it_needs() -> None:

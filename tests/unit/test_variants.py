@@ -77,12 +77,21 @@ def test_a_template_is_read_for_each_variant(tmp_path: Path) -> None:
 
 def test_what_cannot_vary_is_refused_with_the_key() -> None:
     assert "unknown key 'formt' in 'vary.formt'; did you mean 'format'" in refusal("vary.formt=['a']")
-    assert "'vary' takes one key with its values and is given 2: format, seed" in refusal(
-        "vary.format=['none']", "vary.seed=[1]"
-    )
+    both = "vary={format=['none'], seed=[1]}"
+    assert "'vary' takes one key with its values and is given 2: format, seed" in refusal(both)
     assert "'vary.format' is 'none'; expected a list" in refusal("vary.format='none'")
     assert "wrong value for 'eval_tasks' in 'vary.eval_tasks': given 0" in refusal("vary.eval_tasks=[4, 0]")
     assert "need names of their own" in refusal("vary.template=['']")
+
+
+def test_another_key_to_vary_takes_the_place_of_the_recipes_and_an_empty_table_of_all(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("vary.format = ['none', 'long']")
+    mine = str(tmp_path / "mine.toml")
+    assert list(variants(load_recipe(mine))) == ["none", "long"]
+    assert list(variants(load_recipe(mine, ["vary.seed=[4, 5]"]))) == ["4", "5"]
+    assert load_recipe(mine, ["vary={}", "format=rewrite"]).format == "rewrite"
+    with pytest.raises(ConfigError, match="'format' varies in this recipe"):
+        load_recipe(mine, ["format=rewrite"])
 
 
 def test_what_the_key_cannot_change_is_run_once_and_the_rest_for_every_value(tmp_path: Path) -> None:

@@ -103,6 +103,15 @@ def open_backend(name: str, model: str, device: str = "auto") -> Backend:
     return BACKENDS[name](model, device)
 
 
+def half_fits(model: str) -> Callable[[str], bool]:
+    """Say of a text whether it takes up at most half of the context of `model`, as a self-edit on it may the other.
+
+    Opens the tokenizer alone. Raises `ModelError` for a model that has none.
+    """
+    fits: Callable[[str], bool] = import_module("selfedit.engine.checkpoints").half_fits(model)
+    return fits
+
+
 def find_device(device: str) -> str:
     """Resolve "auto" to "cuda" where there is a GPU, else "cpu"; let "cpu", "cuda" and "cuda:N" be.
 

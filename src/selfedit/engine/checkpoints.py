@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -58,8 +58,8 @@ def open_checkpoint(model: str, device: torch.device) -> Checkpoint:
     Raises `ModelError`, one sentence, for whatever cannot be opened as a causal language model with a tokenizer.
     """
     source = _locate(model)
-    with _quiet():
-        network = _open_network(source, model, device)
+    with quiet():
+        network = open_network(source, model, device)
         tokenizer = _open_tokenizer(source, model)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of {model!r} has no end-of-sequence token; without one no answer would end")
@@ -70,11 +70,26 @@ def open_checkpoint(model: str, device: torch.device) -> Checkpoint:
         tokenizer=tokenizer,
         source=source,
         base=f"{Path(source).name if Path(source).is_dir() else source}@{_digest(source, model)}",
-        context=int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length),
+        context=_context(config, tokenizer),
         vocabulary=int(network.get_input_embeddings().weight.shape[0]),
         eos=tokenizer.eos_token_id,
         stops=frozenset([tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [stops])]) - {None},
     )
+
+
+def half_fits(model: str) -> Callable[[str], bool]:
+    """Say of a text whether it takes up at most half of the context of `model`, so that one of its length fits beside
+    it. Opens the tokenizer alone, not the weights. Raises `ModelError`."""
+    source = _locate(model)
+    with quiet():
+        tokenizer = _open_tokenizer(source, model)
+        config = AutoConfig.from_pretrained(source).get_text_config()
+    half = _context(config, tokenizer) // 2
+    return lambda text: len(tokenizer(text, verbose=False)["input_ids"]) + 1 <= half
+
+
+def _context(config: Any, tokenizer: Any) -> int:
+    return int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length)
 
 
 def _locate(model: str) -> str:
@@ -91,7 +106,8 @@ def _locate(model: str) -> str:
     return model
 
 
-def _open_network(source: str, model: str, device: torch.device) -> Any:
+def open_network(source: str, model: str, device: torch.device) -> Any:
+    """Open the network alone, frozen; `model` is its name in messages. Raises `ModelError`."""
     try:
         heads = AutoConfig.from_pretrained(source).architectures or []
         if any(head.endswith(OTHER_HEADS) for head in heads):
@@ -154,7 +170,7 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence transformers' log and its progress bars; what matters comes back as an exception."""
     verbosity, is_shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -89,6 +89,35 @@ def split_task(task: Task, fits: Fits) -> tuple[Piece, ...]:
     return split_document(task.context, task.title, fits)
 
 
+def cut_task(task: Task, fits: Fits) -> list[Task]:
+    """Cut a document as `split_task` does into tasks of their own, each asked what it can answer; a short one stays.
+
+    A question goes to the piece in which its answer stands; of several, or where it stands in none, to the one that
+    shares most words with question and answer. Raises `InputError` as `split_task` does.
+    """
+    pieces = split_task(task, fits)
+    if len(pieces) == 1:
+        return [task]
+    asked: list[list[Question]] = [[] for _ in pieces]
+    for question in task.questions:
+        asked[max(range(len(pieces)), key=lambda i: _says(pieces[i].text, question))].append(question)
+    return [
+        Task(f"{task.id}#{i}", piece.title, piece.text, tuple(asked[i]), {**task.meta, "topic": task.title})
+        for i, piece in enumerate(pieces)
+    ]
+
+
+def _says(text: str, question: Question) -> tuple[bool, int]:
+    """How well a text answers a question: whether the answer stands in it, and how many of the words do."""
+    found = _words(text)
+    states = f" {' '.join(_words(question.answer))} " in f" {' '.join(found)} "
+    return states, len({*_words(question.question), *_words(question.answer)} & set(found))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
 def write_folder(folder: Path, tasks: Sequence[Task]) -> None:
     """Write each task as a Markdown file under its title, with all questions in a file beside them.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from selfedit.errors import InputError, MissingExtra
-from selfedit.sources.documents import read_folder, split_task, write_folder
+from selfedit.sources.documents import cut_task, read_folder, split_task, write_folder
 from selfedit.sources.splitting import Piece
 from selfedit.types import Question, Task
 
@@ -102,6 +102,22 @@ def test_code_is_cut_as_code_and_a_document_as_a_document() -> None:
     code, prose = (Task("a", "a", text, meta=meta) for meta in ({"language": "python"}, {}))
     assert [piece.title for piece in split_task(code, lambda text: True)] == ["a — f", "a — g"]
     assert split_task(prose, lambda text: True) == (Piece("a", text),)
+
+
+def test_a_long_document_becomes_tasks_that_are_asked_what_they_answer() -> None:
+    text = "## Keys\n\nThe key is under the mat.\n\n## Doors\n\nA door has no lock; the mat is red."
+    where, colour, why = (
+        Question("Where is the key?", "Under the mat"),
+        Question("What colour is the mat?", "red"),
+        Question("Why does nobody lock a door?", "There is nothing to lock it with"),
+    )
+    task = Task("guide.md", "Guide", text, (where, colour, why))
+    keys, doors = (piece for piece in cut_task(task, lambda text: len(text) < 70) if piece.questions)
+    assert (keys.title, keys.questions) == ("Guide — Keys", (where,))
+    assert (doors.title, doors.questions) == ("Guide — Doors", (colour, why))
+    assert keys.id != doors.id
+    assert keys.meta["topic"] == doors.meta["topic"] == "Guide"
+    assert cut_task(task, lambda text: True) == [task]
 
 
 def test_a_hidden_folder_can_be_named(tmp_path: Path) -> None:
