@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 from rich.console import Console
@@ -209,6 +209,92 @@ def _deliver(to: str | None, text: str) -> None:
 
 
 @app.command()
+def replay(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="the repository of SEAL's authors, or a folder with per_passage_means.json and the like"),
+    ],
+    to: Annotated[Path, typer.Option("--out", help="folder to write report.html and report.json to")] = Path(
+        "runs/replay"
+    ),
+    json_to: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="write the result as JSON too; - is stdout")
+    ] = None,
+    html_to: Annotated[
+        str | None, typer.Option("--html", metavar="FILE", help="write the result as a page too; - is stdout")
+    ] = None,
+    cross_fitted: Annotated[
+        Path | None,
+        typer.Option(metavar="PROBS.npz", help="a learnt grader's out-of-fold probabilities for the file of verdicts"),
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out, and name, what cannot be used")] = False,
+) -> None:
+    """Compute SEAL's published results again from their rows, with intervals, paired tests and other graders' eyes.
+
+    What was printed stands beside what its rows give; where rows were not published, nothing is guessed. It trains and
+    downloads nothing.
+    """
+    from selfedit.report.graded import cross_fitted_marks, plain_marks
+    from selfedit.report.published import read_published
+    from selfedit.report.replay import replay as compute
+    from selfedit.report.replay_page import render_replay, replay_html, replay_json, write_replay
+    from selfedit.report.replay_words import summary
+
+    files = [name for name in (json_to, html_to) if name]
+    _check_targets(files)
+    shown = err if "-" in files else out
+    published = read_published(folder, skip_bad)
+    learnt = cross_fitted_marks(cross_fitted, published.verdicts) if cross_fitted else {}
+    found = compute(published, learnt | plain_marks(published.verdicts))
+    page = write_replay(to, found)
+    for table in render_replay(found):
+        shown.print(table)
+    for sentence in summary(found):
+        shown.print(sentence, markup=False, soft_wrap=True)
+    _deliver(json_to, replay_json(found))
+    _deliver(html_to, replay_html(found))
+    shown.print(f"report: {page}", markup=False)
+
+
+@app.command()
+def write(
+    source: Annotated[str, typer.Argument(help="folder of documents and code, a JSON data set, or a hub id")],
+    overrides: Overrides = None,
+    to: Annotated[Path, typer.Option("--out", metavar="FILE.jsonl", help="file to write, or to go on with")] = Path(
+        "self-edits.jsonl"
+    ),
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="a recipe's name or a .toml file", show_default="clean; demo for the embedded model"),
+    ] = None,
+    model: Annotated[str, typer.Option(help="the writer: pup, a local checkpoint or a hub id of a causal LM")] = "pup",
+    layout: Annotated[str, typer.Option("--as", metavar="text|messages", help="form of a line")] = "text",
+    shard: Annotated[str, typer.Option(metavar="I/N", help="write the I-th of N parts of the sources")] = "1/1",
+    device: Device = "auto",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out, and name, what cannot be read")] = False,
+) -> None:
+    """Write self-edits for a whole corpus, as training data for any trainer: JSONL of texts or of messages.
+
+    Every line names its source, format, edit, seed and writer; no text is written twice. Killed and started again, it
+    goes on. A model on a server writes with writer.model=NAME writer.url=http://….
+    """
+    from selfedit.config import load_recipe
+    from selfedit.workspace import recipe_for
+    from selfedit.writing import make_job, write_corpus
+
+    said = [*(overrides or []), f"model={model}", *(["skip_bad=true"] if skip_bad else [])]
+    job = make_job(source, load_recipe(recipe or recipe_for(model), said), to, layout, shard)
+    for sentence in [*(f"not read: {name}" for name in job.documents.skipped), *job.documents.bad]:
+        out.print(sentence, markup=False, soft_wrap=True)
+    with _bar("sources") as progress:
+        totals = write_corpus(job, device, lambda done, total, so_far: progress(done, total, so_far.pace))
+    out.print(f"{totals.lines:,} lines from {totals.sources:,} sources in {to} ({totals.pace})", markup=False)
+    out.print(f"{totals.duplicates:,} texts were there already, {totals.unusable:,} self-edits unusable", markup=False)
+    if totals.failed:
+        out.print(f"{totals.failed:,} sources failed; the same command tries them again: {totals.why}", markup=False)
+
+
+@app.command()
 def examples(
     folder: Annotated[Path, typer.Argument(help="folder to write; it must not exist or be empty")],
     n: Annotated[int, typer.Option("--documents", min=1, help="how many")] = 8,
@@ -230,16 +316,26 @@ def recipes() -> None:
         out.print(f"{name:13} {title}", markup=False, soft_wrap=True)
 
 
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Draw a progress bar with the time left; yields what reports progress to it."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=err)
-    task = bar.add_task(what, total=None)
+class _Show(Protocol):
+    def __call__(self, done: int, total: int, pace: str = "") -> None: ...
 
-    def show(done: int, total: int) -> None:
+
+@contextmanager
+def _bar(what: str) -> Iterator[_Show]:
+    """Draw a progress bar with the time left; yields what reports progress to it."""
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[pace]}"),
+    )
+    bar = Progress(*columns, console=err)
+    task = bar.add_task(what, total=None, pace="")
+
+    def show(done: int, total: int, pace: str = "") -> None:
         bar.start()  # not before: what ends in an error at once shall be that sentence and nothing else
-        bar.update(task, completed=done, total=total)
+        bar.update(task, completed=done, total=total, pace=pace)
 
     try:
         yield show

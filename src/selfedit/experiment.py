@@ -17,8 +17,7 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
 
-from selfedit.engine.base import Backend, Writer, find_device, limit_threads, open_backend
-from selfedit.engine.remote import open_writer
+from selfedit.engine.base import Backend, find_device, limit_threads, open_backend
 from selfedit.errors import InputError, boundary
 from selfedit.loop.algorithms import load_algorithm
 from selfedit.loop.arms import experiment
@@ -30,6 +29,7 @@ from selfedit.runs import Run, count_trials_written, open_run, read_trials
 from selfedit.tasks.graders import load_grader
 from selfedit.tracking import EVERY, check_trackers, reporting, watch
 from selfedit.types import Adapter, Recipe, Trial
+from selfedit.writers import open_writers
 
 Progress = Callable[[int, int], None]  # trials done, trials in all
 POLL_S = 0.5
@@ -76,34 +76,18 @@ class _Counter:
 def run_seed(plan: Plan, device: str, on_trial: Callable[[], None]) -> None:
     """Run what is missing of one seed; every event is in the folder before the next begins."""
     engine = open_backend("local", plan.recipe.model, device)
-    recipe, teacher, begins = _open_writer(plan.recipe, engine, device)
+    writers = open_writers(plan.recipe, engine, device)
+    recipe = writers.recipe
     started = time.monotonic()
     with open_run(plan.folder, recipe, engine.base) as run, reporting(run, recipe):
         grade = load_grader(recipe.exam.grader)
-        lab = Lab(domain_of(recipe), engine, grade, recipe.sample, recipe.exam, recipe.seed, teacher, begins)
+        settings = recipe.sample, recipe.exam, recipe.seed
+        lab = Lab(domain_of(recipe), engine, grade, *settings, writers.teacher, writers.begins)
         try:
             _refuse_too_long(plan, lab)
             _follow(replace(plan, recipe=recipe), run, lab, on_trial)
         finally:
             run.metric("time/run_s", time.monotonic() - started, step=len(run.trials()))
-
-
-def _open_writer(recipe: Recipe, engine: Backend, device: str) -> tuple[Recipe, Writer | None, Adapter | None]:
-    """Open the model that writes in the learner's place, if one does, and the adapter it begins with.
-
-    The recipe comes back with what they are, weights and all, in place of where they lay.
-    """
-    writer = recipe.writer
-    if writer.url:
-        server = open_writer(writer.model, writer.url, writer.key_env, is_chat=writer.is_chat, extra=writer.extra)
-        if not recipe.skip_bad:
-            server.check()
-        return recipe, server, None
-    teacher = open_backend("local", writer.model, device) if writer.model else None
-    writes = teacher or engine
-    begins = writes.load(Path(writer.adapter.replace("{seed}", str(recipe.seed)))) if writer.adapter else None
-    named = replace(writer, model=teacher.base if teacher else "", adapter=begins.id if begins else "")
-    return replace(recipe, writer=named), teacher, begins
 
 
 def _refuse_too_long(plan: Plan, lab: Lab) -> None:

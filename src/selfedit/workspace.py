@@ -212,9 +212,14 @@ class Workspace:
 
 
 def default_recipe(folder: Path, model: str | None) -> str:
-    """Name the recipe for `model`, or for the workspace's: the embedded model needs settings of its own."""
+    """Name the recipe for `model`, or for the workspace's."""
     known = read_state(folder)
-    return "demo" if (model or (known.model if known else "pup")) == "pup" else "clean"
+    return recipe_for(model or (known.model if known else "pup"))
+
+
+def recipe_for(model: str) -> str:
+    """Name the recipe for a model: the embedded one needs settings of its own."""
+    return "demo" if model == "pup" else "clean"
 
 
 def read_documents(folder: Path, skip_bad: bool = False) -> Documents:
@@ -231,6 +236,12 @@ def write_examples(folder: Path, n: int, seed: int) -> None:
     Raises `InputError` if something is there already.
     """
     write_folder(folder, fresh_tasks("examples", n, seed))
+
+
+def mark_answers(grader: str, golds: Sequence[str], answers: Sequence[str]) -> list[float | None]:
+    """Mark answers that somebody else's model gave, with the grader of that name; None where it gave no mark."""
+    questions = [Question("", gold) for gold in golds]
+    return [score.value for score in load_grader(grader)(questions, answers)]
 
 
 def read_state(folder: Path) -> State | None:

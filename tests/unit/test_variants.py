@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from selfedit import experiment
+from selfedit import experiment, writers
 from selfedit.config import load_recipe, variants
 from selfedit.engine.remote import RemoteWriter
 from selfedit.errors import ConfigError, InputError, ModelError, RunError
@@ -42,6 +42,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeEngine]:
         return opened[model]
 
     monkeypatch.setattr(experiment, "open_backend", open_fake)
+    monkeypatch.setattr(writers, "open_backend", open_fake)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     monkeypatch.setattr("os.fsync", lambda file: None)
     return opened
