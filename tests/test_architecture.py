@@ -47,7 +47,7 @@ METHOD = ("types", "errors", "tasks.base", "engine.base", "loop.algorithms")
 # `plans`, `results` and `material` (what the files hold that a recipe names) off the experiment, `tracking` off the
 # runs that it reads.
 TABLE = (
-    Rule(5, ("cli",), (*SERVICE, "experiment", "writing", "report", "server")),
+    Rule(5, ("cli",), (*SERVICE, "experiment", "writing", "grading", "report", "server")),
     Rule(5, ("server", "integrations"), SERVICE, own_folder=True),
     Rule(5, ("report.render",), (*SERVICE, "report.page")),
     Rule(5, ("report.replay", "report.graded", "report.replay_page", "report.replay_words"), (*SERVICE, "report")),
@@ -57,7 +57,8 @@ TABLE = (
         ("recipes.pup",),
         ("types", "errors", "tasks", "engine", "recipes.pup"),
     ),
-    Rule(4, ("workspace", "experiment", "plans", "results", "material", "writers", "writing"), EVERYTHING),
+    Rule(5, ("recipes.grader",), ("types", "errors", "tasks", "recipes.grader")),
+    Rule(4, ("workspace", "experiment", "plans", "results", "material", "writers", "writing", "grading"), EVERYTHING),
     Rule(3, ("loop.inner",), METHOD),
     Rule(3, ("loop.outer",), (*METHOD, "loop.inner")),
     Rule(3, ("loop.arms",), (*METHOD, "loop.inner", "loop.outer")),
@@ -85,7 +86,7 @@ TABLE = (
 MODELS = ("engine", "recipes.pup")
 PAGES = ("report.page", "report.render", "report.replay_page")
 HOMES = {
-    "torch": MODELS,
+    "torch": (*MODELS, "recipes.grader"),
     "transformers": MODELS,
     "tokenizers": MODELS,
     "safetensors": MODELS,

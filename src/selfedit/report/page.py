@@ -111,14 +111,14 @@ _STYLE = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:1.0625rem/1.55 Charter,Georgia,"DejaVu Serif",serif}
 main{max-width:44rem;margin:auto;padding:2.5rem 1.25rem 4rem}
-.meta,h2,h4,table,svg text,figcaption,section>p{
+.meta,h2,h4,table,svg text,figcaption,summary,section p{
 font-family:system-ui,"Segoe UI",Roboto,"DejaVu Sans",sans-serif!important}
 .meta{margin:0;color:var(--quiet);font-size:.875rem}
 h1{margin:.4rem 0 .8rem;font-size:clamp(1.5rem,5.2vw,2.125rem);line-height:1.2;font-weight:600;text-wrap:balance}
 .lead{margin:0;font-size:1.125rem;text-wrap:pretty}
 figure{margin:2rem 0}
 svg{display:block;width:100%;max-width:36rem;height:auto;margin:auto}
-figcaption,section>p{color:var(--quiet);font-size:.875rem;line-height:1.5;margin:.75rem 0 0}
+figcaption,section p{color:var(--quiet);font-size:.875rem;line-height:1.5;margin:.75rem 0 0}
 section{margin-top:2.75rem}
 h2{margin:0 0 .6rem;font-size:1.0625rem;font-weight:650}
 h3{margin:1.5rem 0 .5rem;font-size:1.0625rem}
@@ -130,6 +130,7 @@ th:first-child{padding-left:0;text-align:left}
 th{font-weight:400}
 thead th{color:var(--quiet);border-bottom-color:var(--quiet);vertical-align:bottom}
 small{display:block;color:var(--quiet)}
+summary{margin:1rem 0 .4rem;cursor:pointer;font-weight:600}
 blockquote{margin:0 0 1rem;padding-left:1rem;border-left:3px solid var(--line)}
 .pair{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,17rem),1fr))}
 .edit{max-height:30rem;overflow:auto;padding:.75rem .9rem;background:var(--soft);border-radius:.4rem;

@@ -15,14 +15,17 @@ Unmeasured marks (None) are left out and counted; a self-edit that could not be 
     arm = summarise("round-2", trials)
     pair = compare("round-0", trials_before, "round-2", trials)
 
-Axis suffixes: R repeats (seeds and edits) of a task, Q questions.
+What learning one task after another costs is read off a matrix: `accuracies_SK[s][k]` is the accuracy on task k after
+task s was learnt, None above the diagonal, where it was not measured (`forgetting_matrix`, `retention`).
+
+Axis suffixes: R repeats (seeds and edits) of a task, Q questions, S steps, K tasks learnt one after another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import fmean, stdev
 
 import numpy as np
 
@@ -31,7 +34,11 @@ from selfedit.types import Score, Task, Trial, mean_measured, mean_score
 Marks = Mapping[str, Sequence[float | None]]
 """Passage id → its questions' marks in [0, 1], None where unmeasured."""
 
+Accuracies = Sequence[Sequence[float | None]]
+"""[S][K]: accuracy on task k after step s, None where it was not measured."""
+
 RESAMPLES = 10_000
+_EQUAL = 1e-12  # differences closer than this are rounding
 _CHUNK = 500  # resamples drawn at once: bounds memory to _CHUNK x passages
 
 
@@ -52,6 +59,44 @@ class Paired:
     difference: float | None
     ci95: tuple[float, float] | None
     n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean in [0, 1] over passages with its standard error and 95 % interval, None where they cannot be known."""
+
+    mean: float
+    se: float | None
+    ci95: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """`Paired` with what a reader of papers expects beside it: the standard error and the p value of the difference.
+
+    `se` and `p` are None below two passages; `p` is None too where all passages differ by the same amount.
+    """
+
+    difference: float | None
+    se: float | None
+    ci95: tuple[float, float] | None
+    p: float | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is known after `step` tasks (1 … S): `learnt` of the task just learnt, `seen` of all tasks so far.
+
+    `forgetting` and `backward_transfer` are None after the first step, which has nothing before it to forget. Each is
+    None where an accuracy that it needs was not measured.
+    """
+
+    step: int
+    learnt: float | None
+    seen: float | None
+    forgetting: float | None
+    backward_transfer: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +138,73 @@ def paired(a_by_passage: Marks, b_by_passage: Marks, seed: int = 0) -> Paired:
 
     Raises `ValueError` where a passage has another number of questions in a than in b: those are different exams.
     """
-    shared = sorted(a_by_passage.keys() & b_by_passage.keys())
-    differences = [d for p in shared if (d := _difference(a_by_passage[p], b_by_passage[p])) is not None]
+    differences = _differences(a_by_passage, b_by_passage)
     return Paired(_mean(differences), _bootstrap(differences, seed), len(differences))
+
+
+def contrast(a_by_passage: Marks, b_by_passage: Marks, seed: int = 0) -> Contrast:
+    """Test the difference b - a, paired by passage: `paired` with s / √P as its error and the p of Student's t.
+
+    d_p = the passage's difference, s² = Σ (d_p - mean)² / (P - 1), t = mean / (s / √P) with P - 1 degrees of freedom,
+    two-sided. It assumes that passages are independent and P is large enough for a mean to be about normal (tens).
+    """
+    from scipy.stats import ttest_1samp  # only whoever tests waits for SciPy to load
+
+    differences = _differences(a_by_passage, b_by_passage)
+    is_spread = len(differences) > 1 and max(differences) - min(differences) > _EQUAL
+    p = float(ttest_1samp(differences, 0.0).pvalue) if is_spread else None
+    ci95 = _bootstrap(differences, seed)
+    return Contrast(_mean(differences), standard_error(differences), ci95, p, len(differences))
+
+
+def estimate(values: Sequence[float], seed: int = 0) -> Estimate | None:
+    """Average values of passages, with `interval`'s interval; None of nothing."""
+    return Estimate(fmean(values), standard_error(values), _bootstrap(values, seed)) if values else None
+
+
+def standard_error(values: Sequence[float]) -> float | None:
+    """Return s / √n of a mean; None below two values."""
+    return stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+
+
+def rank_agreement(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Say how far two columns of a table rank its rows alike: Kendall's τ-b in [-1, 1], ties taken into account.
+
+    None where a column has fewer than two different values: nothing is ranked then.
+    """
+    from scipy.stats import kendalltau
+
+    return float(kendalltau(a, b).statistic) if min(len(set(a)), len(set(b))) > 1 else None
+
+
+def forgetting_matrix(accuracies_SK: Accuracies) -> list[list[float | None]]:
+    """Return how much of task k was lost after step s, [S][K] (Chaudhry et al. 2018, arXiv 1801.10112, §3).
+
+    f_sk = max of accuracies_SK[l][k] over k ≤ l < s, less accuracies_SK[s][k]; negative where the task was never known
+    better. None for k ≥ s (not learnt before) and where an accuracy is missing. Of a matrix of means over sequences it
+    is a lower bound of the mean forgetting: the mean of maxima is at least the maximum of means.
+    """
+    return [
+        [_loss([accuracies_SK[r][k] for r in range(k, s + 1)]) if k < s else None for k in range(len(accuracies_SK[s]))]
+        for s in range(len(accuracies_SK))
+    ]
+
+
+def retention(accuracies_SK: Accuracies) -> list[Step]:
+    """Describe every step of learning one task after another; S = K, steps count from 1.
+
+    seen_s = 1/s Σ_{k≤s} a_sk, which after the last step is the ACC of Lopez-Paz & Ranzato 2017 (arXiv 1706.08840, §2);
+    forgetting_s = 1/(s-1) Σ_{k<s} f_sk (`forgetting_matrix`); backward_transfer_s = 1/(s-1) Σ_{k<s} (a_sk - a_kk),
+    their BWT, negative where what was learnt later harms what was learnt before. BWT is linear, so that of the means is
+    the mean.
+    """
+    lost_SK = forgetting_matrix(accuracies_SK)
+    steps = []
+    for s, now_K in enumerate(accuracies_SK):
+        moved = [_minus(now_K[k], accuracies_SK[k][k]) for k in range(s)]
+        known, lost, transfer = (_mean_of_all(values) for values in (now_K[: s + 1], lost_SK[s][:s], moved))
+        steps.append(Step(s + 1, now_K[s], known, lost, transfer))
+    return steps
 
 
 def summarise(name: str, trials: Sequence[Trial], seed: int = 0) -> Arm:
@@ -141,6 +250,22 @@ def _mean(values: Sequence[float]) -> float | None:
     return fmean(values) if values else None
 
 
+def _mean_of_all(values: Sequence[float | None]) -> float | None:
+    """The mean; None where a value is missing, and of nothing."""
+    measured = [value for value in values if value is not None]
+    return _mean(measured) if len(measured) == len(values) else None
+
+
+def _minus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _loss(course: Sequence[float | None]) -> float | None:
+    """What is lost at the end of a task's course of accuracies against the best before; None if one is missing."""
+    measured = [value for value in course if value is not None]
+    return max(measured[:-1]) - measured[-1] if len(measured) == len(course) else None
+
+
 def _bootstrap(values: Sequence[float], seed: int) -> tuple[float, float] | None:
     """The 95 % percentile interval of the mean; None below two values."""
     if len(values) < 2:
@@ -152,6 +277,12 @@ def _bootstrap(values: Sequence[float], seed: int) -> tuple[float, float] | None
     draws = [ordered[random.integers(0, len(ordered), (_CHUNK, len(ordered)))] for _ in range(RESAMPLES // _CHUNK)]
     low, high = np.quantile(np.concatenate([draw.mean(axis=1) for draw in draws]), (0.025, 0.975))
     return float(low), float(high)
+
+
+def _differences(a_by_passage: Marks, b_by_passage: Marks) -> list[float]:
+    """Each shared passage's b - a, in an order that does not depend on the order of the passages."""
+    shared = sorted(a_by_passage.keys() & b_by_passage.keys())
+    return [d for p in shared if (d := _difference(a_by_passage[p], b_by_passage[p])) is not None]
 
 
 def _difference(a_Q: Sequence[float | None], b_Q: Sequence[float | None]) -> float | None:

@@ -12,7 +12,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfedit.report.stats import Arm, Interval, Paired, before_update, compare, interval, of_kind, paired, summarise
+from selfedit.report.stats import (
+    Arm,
+    Contrast,
+    Estimate,
+    Interval,
+    Paired,
+    Step,
+    before_update,
+    compare,
+    contrast,
+    estimate,
+    forgetting_matrix,
+    interval,
+    of_kind,
+    paired,
+    rank_agreement,
+    retention,
+    standard_error,
+    summarise,
+)
 from selfedit.types import Failure, Question, Score, Task, Trial
 
 PUBLISHED = Path(__file__).parents[4] / "shared/data/seal/per_passage_means.json"
@@ -211,6 +230,77 @@ def test_a_kind_keeps_its_own_questions_and_tasks() -> None:
     assert [score.value for score in kept.after_Q] == [1.0]
     assert [score.value for score in kept.before_Q] == [0.25]
     assert [t.task_id for t in of_kind(trials, tasks, "")] == ["p", "q"]
+
+
+def test_a_contrast_is_the_paired_difference_with_its_error_and_the_p_of_the_paired_t() -> None:
+    generator = np.random.default_rng(0)
+    a, b = generator.random(30), generator.random(30) + 0.2
+    marks_a, marks_b = ({str(p): [float(value)] for p, value in enumerate(values)} for values in (a, b))
+    found, pair = contrast(marks_a, marks_b), paired(marks_a, marks_b)
+    assert (found.difference, found.ci95, found.n) == (pair.difference, pair.ci95, pair.n)
+    assert found.se == pytest.approx(float(np.std(b - a, ddof=1) / 30**0.5))
+    signs = generator.choice([-1.0, 1.0], (20_000, 30))  # the slow way: turn the signs of the differences
+    extreme = np.abs((signs * (b - a)).mean(axis=1)) >= abs((b - a).mean())
+    assert found.p == pytest.approx(float(extreme.mean()), abs=0.01)
+
+
+def test_a_contrast_of_too_little_or_of_equal_differences_has_no_p() -> None:
+    assert contrast({}, {}) == Contrast(None, None, None, None, 0)
+    assert contrast({"p": [0.0]}, {"p": [1.0]}) == Contrast(1.0, None, None, None, 1)
+    same = contrast({"p": [0.1], "q": [0.2]}, {"p": [0.4], "q": [0.5]})
+    assert (same.p, same.n) == (None, 2)
+    assert same.difference == pytest.approx(0.3)
+
+
+def test_an_estimate_of_nothing_is_none_and_of_one_has_no_error() -> None:
+    assert estimate([]) is None
+    assert estimate([0.5]) == Estimate(0.5, None, None)
+    found = estimate([0.0, 1.0, 1.0, 0.0])
+    assert found and found.ci95 == interval({str(p): [value] for p, value in enumerate((0.0, 1.0, 1.0, 0.0))}).ci95
+    assert found.se == standard_error([0.0, 1.0, 1.0, 0.0]) == pytest.approx((1 / 3) ** 0.5 / 2)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "tau"),
+    [
+        ([1, 2, 3], [10, 20, 30], 1.0),
+        ([1, 2, 3], [3, 2, 1], -1.0),
+        ([1, 2, 3, 4], [1, 3, 2, 4], 4 / 6),
+        ([1, 1, 2], [1, 2, 3], 2 / 6**0.5),
+        ([1, 2, 3], [5, 5, 5], None),
+        ([1], [1], None),
+    ],
+)
+def test_rank_agreement_counts_pairs_in_the_same_order(a: list[float], b: list[float], tau: float | None) -> None:
+    assert rank_agreement(a, b) == (None if tau is None else pytest.approx(tau))
+
+
+LEARNT = ((0.8, None, None), (0.9, 0.7, None), (0.5, 0.8, 0.6))
+
+
+def test_forgetting_is_the_fall_from_the_best_since_a_task_was_learnt() -> None:
+    lost = forgetting_matrix(LEARNT)
+    assert lost[0] == [None, None, None]
+    assert lost[1][1:] == [*lost[2][2:], None] == [None, None]
+    assert [lost[1][0], *lost[2][:2]] == pytest.approx([-0.1, 0.4, -0.1])
+
+
+def test_retention_tells_every_step() -> None:
+    first, second, third = retention(LEARNT)
+    assert first == Step(1, 0.8, 0.8, None, None)
+    assert (second.learnt, second.seen, second.forgetting, second.backward_transfer) == pytest.approx(
+        (0.7, 0.8, -0.1, 0.1)
+    )
+    assert third.seen == pytest.approx((0.5 + 0.8 + 0.6) / 3)
+    assert third.forgetting == pytest.approx((0.4 - 0.1) / 2)
+    assert third.backward_transfer == pytest.approx((0.5 - 0.8 + 0.8 - 0.7) / 2)
+
+
+def test_a_missing_accuracy_makes_what_rests_on_it_none() -> None:
+    (_, second, third) = retention(((0.8, None, None), (None, 0.7, None), (0.5, 0.8, 0.6)))
+    assert (second.seen, second.forgetting, second.backward_transfer) == (None, None, None)
+    assert third.forgetting is None
+    assert third.backward_transfer == pytest.approx(-0.1)
 
 
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="the authors' per-passage means are not part of the repository")
