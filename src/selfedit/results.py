@@ -157,7 +157,7 @@ def _notes(variant: _Variant) -> Iterator[str]:
             f"{variant.label(last)} - {variant.label(first)} seed by seed, in points: {', '.join(map(_points, found))}."
         )
     if recipe.outer.kinds and len(rounds) > 1:
-        told = ", ".join(_of_each_kind(variant, rounds[0], rounds[-1]))
+        told = "; ".join(_of_each_kind(variant, rounds[0], rounds[-1]))
         yield (
             f"The writer learnt from passages of the kind {' and '.join(recipe.outer.kinds)} alone. {rounds[-1]} - "
             f"{rounds[0]} by kind of passage, in points: {told}."
@@ -170,20 +170,21 @@ def _notes(variant: _Variant) -> Iterator[str]:
 
 
 def _of_each_kind(variant: _Variant, first: str, last: str) -> Iterator[str]:
-    """Compare two arms on the unseen passages of each kind."""
+    """Compare two arms on the unseen passages of each kind, and on all those together that were not learnt from."""
     kind_of = {
         (plan.folder, task.id): str(task.meta.get("kind", "")) for plan, _ in variant.planned for task in plan.unseen
     }
-    for kind in sorted(set(kind_of.values())):
-        found = {
-            arm: [
-                t for held in variant.planned for t in _of_arm(*held, arm) if kind_of[held[0].folder, t.task_id] == kind
-            ]
+    kinds = sorted(set(kind_of.values()))
+    groups = {kind or "other": {kind} for kind in kinds}
+    groups["all kinds not learnt from"] = set(kinds) - set(variant.recipe.outer.kinds)
+    for name, group in groups.items():
+        a, b = (
+            [t for held in variant.planned for t in _of_arm(*held, arm) if kind_of[held[0].folder, t.task_id] in group]
             for arm in (first, last)
-        }
-        pair = compare(first, found[first], last, found[last])
-        span = f" ({', '.join(f'{100 * bound:.1f}' for bound in pair.ci95)})" if pair.ci95 else ""
-        yield f"{kind or 'other'} {_points(pair)}{span}, n {pair.n}"
+        )
+        pair = compare(first, a, last, b)
+        span = f" ({100 * pair.ci95[0]:+.1f} to {100 * pair.ci95[1]:+.1f})" if pair.ci95 else ""
+        yield f"{name} {_points(pair)}{span}, n {pair.n}"
 
 
 def _points(pair: Pair) -> str:

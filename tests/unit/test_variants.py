@@ -225,3 +225,5 @@ def test_the_gain_is_told_for_each_kind_of_passage(tmp_path: Path) -> None:
     told = next(note for note in report.notes if "by kind of passage" in note)
     assert told.startswith("The writer learnt from passages of the kind person alone. round-1 - round-0 by kind")
     assert told.count(", n 1") == 3
+    assert "; all kinds not learnt from " in told
+    assert told.endswith(", n 2.")
