@@ -137,7 +137,7 @@ def render_one_table(report: Report) -> Table:
     table = rich_table(title, headings, map(_arm_cells, report.arms))
     table.box, table.show_edge, table.collapse_padding = SIMPLE_HEAD, False, True  # 80 columns hold it
     for place, heading in enumerate(headings):
-        table.columns[place].no_wrap = place in (0, 2)
+        table.columns[place].no_wrap = place > 0  # long names give way
         table.columns[place].min_width = max(len(word) for word in heading.split())
     table.add_section()
     for pair in report.paired:
