@@ -38,13 +38,14 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from bench.measure import clock, seconds_of
 from bench.subjects import Edit, Subject, twin
-from selfedit.engine.adapters import Lora, Place, content_id, find_targets, fresh_lora
+from selfedit.engine.adapters import Lora, Place, find_targets, fresh_lora
 from selfedit.engine.checkpoints import Checkpoint
 from selfedit.engine.local import ROOM
 from selfedit.engine.lora import LoraStack, shapes_of
 from selfedit.engine.pool import Pool, Room, Trained, Work
 from selfedit.engine.ragged import can_pack
 from selfedit.engine.schedules import batches, seeded
+from selfedit.engine.updates import content_id
 from selfedit.types import Datum, TrainJob
 
 IGNORED = -100  # a label that transformers leaves out of the loss
@@ -109,7 +110,7 @@ class Ours:
         trained = [result for result in results if isinstance(result, Trained)]
         if len(trained) < len(works):
             raise RuntimeError(f"{len(works) - len(trained)} of {len(works)} jobs failed: {results}"[:300])
-        hashed = seconds_of(lambda: content_id("bench@0", "", trained[0].lora), device)
+        hashed = seconds_of(lambda: content_id("bench@0", "", trained[0].update), device)
         return fresh + looped / self._share + hashed
 
     def _fresh(self, seed: int) -> Lora:

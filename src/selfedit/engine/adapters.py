@@ -1,4 +1,4 @@
-"""LoRAs as tensors and as PEFT folders: where they go, how a chain becomes one, how they are named, written and read.
+"""LoRAs as tensors and as PEFT folders: where they go, how a chain becomes one, how they are written and read.
 
 A LoRA in memory is a `Lora`: for every adapted module `A` [rank, in] and `B` [out, rank] in fp32; the module computes
 `W x + alpha / rank · B A x`. *Where* it goes is decided by PEFT itself, on a copy of the network without weights, so
@@ -7,13 +7,12 @@ that targets, defaults and patterns mean what they mean there.
 A folder is PEFT's two files and `selfedit.json`, which PEFT ignores: {"base": name@digest, "adapter": id}. It is valid
 on the bare base; the digest keeps it off every other one.
 
-    write_folder(folder, fold([writer, learnt]), checkpoint, adapter_id)
+    write_folder(folder, summed([writer, learnt]), checkpoint, adapter_id)
     lora = read_folder(folder, checkpoint)
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -52,6 +51,10 @@ class Lora:
     def scale(self) -> float:
         """The factor on B A."""
         return self.alpha / self.rank
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Give every tensor, in the order of the names, A before B."""
+        return (tensor for name in sorted(self.weights) for tensor in self.weights[name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ def fresh_lora(places: Mapping[str, Place], rank: int, alpha: float, generator: 
     return Lora(rank, alpha, weights)
 
 
-def fold(chain: Sequence[Lora]) -> Lora:
+def summed(chain: Sequence[Lora]) -> Lora:
     """Sum a chain of LoRAs exactly into one, by stacking along the rank with the scales moved into B.
 
     The rank is the sum of ranks; where some of them leave a module alone, their blocks are zeros. One alone is returned
@@ -131,15 +134,6 @@ def fold(chain: Sequence[Lora]) -> Lora:
     return Lora(rank, float(rank), weights)
 
 
-def content_id(base: str, under: str, lora: Lora) -> str:
-    """Name an adapter by what it is: 16 hex digits over base, adapter under it, configuration and every tensor."""
-    digest = hashlib.sha256(json.dumps([base, under, lora.rank, float(lora.alpha), sorted(lora.weights)]).encode())
-    for name in sorted(lora.weights):
-        for tensor in lora.weights[name]:
-            digest.update(tensor.cpu().contiguous().numpy().data)
-    return digest.hexdigest()[:16]
-
-
 def write_folder(folder: Path, lora: Lora, checkpoint: Checkpoint, adapter_id: str) -> None:
     """Write a PEFT folder that is valid on the bare base. It appears whole or not at all."""
     config = LoraConfig(
@@ -156,11 +150,11 @@ def write_folder(folder: Path, lora: Lora, checkpoint: Checkpoint, adapter_id: s
         for name, pair in lora.weights.items()
         for side, tensor in zip("AB", pair, strict=True)
     }
-    with _replacing(folder) as new:
+    with replacing(folder) as new:
         config.save_pretrained(str(new))
         # `save_file` makes files that only their owner may read; a server may run as somebody else.
         (new / "adapter_model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
-        (new / "selfedit.json").write_text(json.dumps({"base": checkpoint.base, "adapter": adapter_id}) + "\n")
+        write_note(new, checkpoint, adapter_id)
 
 
 def read_folder(folder: Path, checkpoint: Checkpoint) -> Lora:
@@ -171,7 +165,8 @@ def read_folder(folder: Path, checkpoint: Checkpoint) -> Lora:
     """
     if not (folder / "adapter_config.json").is_file() or not any(folder.glob("adapter_model.*")):
         raise ModelError(
-            f"no PEFT adapter in {str(folder)!r}; expected adapter_config.json and adapter_model.safetensors"
+            f"no PEFT adapter in {str(folder)!r}; expected adapter_config.json and adapter_model.safetensors, or the "
+            "checkpoint of a full update"
         )
     try:
         config = PeftConfig.from_pretrained(str(folder))
@@ -190,22 +185,17 @@ def read_folder(folder: Path, checkpoint: Checkpoint) -> Lora:
 
 
 def _check_base(folder: Path, config: PeftConfig, checkpoint: Checkpoint) -> None:
-    """Compare digests, where the folder names one: the same weights under another path are the same base.
+    """Compare bases by digest, where the folder has a note of ours.
 
     A foreign folder names its base by hub id and revision at best; what it does not name cannot be checked.
     """
-    note = folder / "selfedit.json"
-    if note.exists():
-        made_for = str(json.loads(note.read_text())["base"])
-        is_same = made_for.rpartition("@")[2] == checkpoint.base.rpartition("@")[2]
-    else:
-        named, revision = config.base_model_name_or_path, config.revision
-        ours = getattr(checkpoint.network.config, "_commit_hash", None)
-        made_for = f"{named}@{revision}" if revision else str(named)
-        is_hub = bool(named) and not Path(str(named)).is_dir() and not Path(checkpoint.source).is_dir()
-        is_same = not is_hub or (named == checkpoint.source and (not revision or not ours or revision == ours))
-    if not is_same:
-        raise ModelError(f"the adapter in {str(folder)!r} was made for {made_for}, and this model is {checkpoint.base}")
+    if made_for := read_note(folder):
+        return check_digest(folder, made_for, checkpoint)
+    named, revision = config.base_model_name_or_path, config.revision
+    ours = getattr(checkpoint.network.config, "_commit_hash", None)
+    is_hub = bool(named) and not Path(str(named)).is_dir() and not Path(checkpoint.source).is_dir()
+    if is_hub and (named != checkpoint.source or (revision and ours and revision != ours)):
+        raise _made_for_another(folder, f"{named}@{revision}" if revision else str(named), checkpoint)
 
 
 def _pair(
@@ -251,8 +241,36 @@ def _short_names(checkpoint: Checkpoint, names: Mapping[str, Any]) -> list[str]:
     return sorted(short if caught == set(names) else names)
 
 
+def write_note(folder: Path, checkpoint: Checkpoint, adapter_id: str) -> Path:
+    """Note in an adapter's folder which base it is for, and its id; give the note's path."""
+    path = folder / "selfedit.json"
+    path.write_text(json.dumps({"base": checkpoint.base, "adapter": adapter_id}) + "\n")
+    return path
+
+
+def read_note(folder: Path) -> str | None:
+    """Return the base that a folder's note names; None without a note. Raises `ModelError` for a broken one."""
+    path = folder / "selfedit.json"
+    if not path.exists():
+        return None
+    try:
+        return str(json.loads(path.read_text())["base"])
+    except UNREADABLE as error:
+        raise ModelError(f"cannot read {str(path)!r}: {first_line(error)}") from error
+
+
+def check_digest(folder: Path, made_for: str, checkpoint: Checkpoint) -> None:
+    """Raise `ModelError` if `made_for` has another digest: the same weights under another path are the same base."""
+    if made_for.rpartition("@")[2] != checkpoint.base.rpartition("@")[2]:
+        raise _made_for_another(folder, made_for, checkpoint)
+
+
+def _made_for_another(folder: Path, made_for: str, checkpoint: Checkpoint) -> ModelError:
+    return ModelError(f"the adapter in {str(folder)!r} was made for {made_for}, and this model is {checkpoint.base}")
+
+
 @contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
+def replacing(folder: Path) -> Iterator[Path]:
     """Give a new sibling folder to fill, and put it in `folder`'s place at the end; an error leaves nothing behind."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     new, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("new", "old"))

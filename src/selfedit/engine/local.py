@@ -1,13 +1,15 @@
 """The engine in this process: one frozen transformers model, many adapters trained and examined at once.
 
-It runs on a CPU in fp32 and on CUDA in bf16. Adapters are kept in memory as tensors and found again by their content
-id; a chain (an adapter on top of another) is used as the one LoRA that it sums up to. How LoRAs share a pass stands in
-`lora.py`, who trains when in `pool.py`, how text is generated in `decoding.py`, what is on disk in `checkpoints.py` and
-`adapters.py`.
+It runs on a CPU in fp32 and on CUDA in bf16. An adapter is a LoRA or, by method "full", all weights of the model; it
+is kept in memory as tensors and found again by its content id. A chain (an adapter on top of another) is used as the
+one LoRA that it sums up to, on the full update at its foot, where there is one. What both kinds have in common stands
+in `updates.py`, how LoRAs share a pass in `lora.py`, how all weights learn in `full.py`, who trains when in `pool.py`,
+how text is generated in `decoding.py`, what is on disk in `checkpoints.py`, `adapters.py` and `full.py`.
 
 In fp32 what else is in a batch changes logits by rounding only; in bf16 on CUDA that can suffice for another token. A
-job with `start` keeps the rank, alpha and targets of that adapter; those of its settings are not looked at. Calls from
-several threads take turns.
+job with `start` keeps the rank, alpha and targets of that adapter; those of its settings are not looked at. A full
+update takes in what it is trained on top of: nothing is under it, and what was may be released. Calls from several
+threads take turns.
 
     engine = LocalBackend("pup")
     adapter, = engine.train([TrainJob(engine.encode(examples, settings), settings, seed=0)])
@@ -26,26 +28,20 @@ from typing import TypeVar
 import torch
 from psutil import virtual_memory
 
-from selfedit.engine.adapters import (
-    Lora,
-    Place,
-    content_id,
-    find_targets,
-    fold,
-    fresh_lora,
-    read_folder,
-    write_folder,
-)
+from selfedit.engine.adapters import Lora, Place, find_targets, fresh_lora
 from selfedit.engine.base import AnswerJob, SampleJob, find_device
 from selfedit.engine.checkpoints import open_checkpoint
 from selfedit.engine.decoding import Row, decode
-from selfedit.engine.lora import LoraStack, mounted, shapes_of
+from selfedit.engine.full import Full, check_memory, check_weights, merged
+from selfedit.engine.lora import LoraStack, shapes_of
 from selfedit.engine.pool import Pool, Room, Trained, Work
 from selfedit.engine.ragged import Batch, can_pack, label_losses, packing, passes
 from selfedit.engine.schedules import seeded
-from selfedit.errors import ConfigError, InputError, ModelError, boundary
+from selfedit.engine.updates import Update, content_id, fold, mounted, read, write
+from selfedit.errors import ConfigError, InputError, ModelError, boundary, near_miss
 from selfedit.types import Adapter, Datum, Example, Failure, Sample, Stage, TrainJob, TrainSettings
 
+METHODS = ("lora", "full")
 TOKENS_PER_BATCH = {"cpu": 16_384, "cuda": 131_072}  # when generating; halved as often as CUDA's memory asks for it
 LOGITS_PER_PASS = 2**26  # tokens * vocabulary in `logprobs`: a quarter of a gigabyte
 SHARE_OF_FREE_MEMORY = 0.5  # for adapters in training; the rest is for activations
@@ -67,8 +63,8 @@ class LocalBackend:
         self._network = self._checkpoint.network
         self._can_pack = can_pack(self._network)
         self._room = _room_beside(self._device)
-        self._pool = Pool(self._network, self._room, self._can_pack)
-        self._loras: dict[str, Lora] = {}
+        self._pool = self._new_pool()
+        self._updates: dict[str, Update] = {}
         self._places: dict[str | tuple[str, ...], dict[str, Place]] = {}
         self._lock = RLock()
 
@@ -93,16 +89,16 @@ class LocalBackend:
         return tuple(self._encode_one(example, settings) for example in examples)
 
     def train(self, jobs: Sequence[TrainJob]) -> list[Adapter | Failure]:
-        """Train one adapter a job, all of them at once; only jobs on top of another adapter wait for each other."""
+        """Train one adapter a job: LoRAs on top of the same one at once, full updates one by one."""
         results: dict[int, Adapter | Failure] = {}
-        groups: dict[Adapter | None, dict[int, TrainJob]] = {}
+        groups: dict[tuple[Adapter | None, int | None], dict[int, TrainJob]] = {}
         for i, job in enumerate(jobs):
             with boundary("train") as caught:
                 self._check_job(job)
-                groups.setdefault(_under(job), {})[i] = job
+                groups.setdefault((_under(job), i if job.settings.method == "full" else None), {})[i] = job
             if caught.failure:
                 results[i] = caught.failure
-        for under, group in groups.items():
+        for (under, _), group in groups.items():
             with boundary("train") as caught:
                 results |= zip(group, self._train(list(group.values()), under), strict=True)
             if caught.failure:  # one by one, so that what breaks a pass takes no other job with it
@@ -133,7 +129,7 @@ class LocalBackend:
         results = [[0.0] * len(datum.tokens) for datum in data]
         whole = [(i, replace(datum, weights=(1.0,) * len(datum.tokens))) for i, datum in enumerate(data)]
         budget = LOGITS_PER_PASS // self._checkpoint.vocabulary
-        with self._lock, mounted(self._network, self._folded(adapter)), packing(self._network, self._can_pack):
+        with self._lock, mounted(self._network, *self._folded(adapter)), packing(self._network, self._can_pack):
             for part in passes([(i, datum) for i, datum in whole if len(datum.tokens) > 1], budget):
                 batch = Batch.of(part, self._can_pack, self._device)
                 with torch.no_grad():
@@ -143,76 +139,103 @@ class LocalBackend:
         return results
 
     def export(self, adapter: Adapter, folder: Path) -> Path:
-        """Write a PEFT folder, atomically, valid on the bare base: a chain becomes one LoRA whose rank is their sum."""
-        write_folder(folder, fold(self._chain(adapter)), self._checkpoint, adapter.id)
+        """Write a folder, atomically, valid on the bare base; return it.
+
+        A chain of LoRAs becomes a PEFT folder of one LoRA whose rank is their sum. A full update, with the LoRAs on top
+        of it merged in, becomes a checkpoint folder with weights in fp32, which also opens as a model of its own.
+        """
+        with self._lock:  # writing a checkpoint puts the weights on the network
+            write(folder, self._folded(adapter), self._checkpoint, adapter.id)
         return folder
 
     def load(self, folder: Path) -> Adapter:
-        """Read a PEFT folder, ours or a foreign plain LoRA. Raises `ModelError` if it was made for another base."""
-        return self._keep(read_folder(folder, self._checkpoint), under=None)
+        """Read a folder of `export`, or a foreign PEFT folder with a plain LoRA.
+
+        Raises `ModelError` if it was made for another base.
+        """
+        return self._keep(read(folder, self._checkpoint), under=None)
 
     def release(self, adapter: Adapter) -> None:
         """Forget an adapter's weights, and with them the use of adapters trained on top of it."""
-        self._loras.pop(adapter.id, None)
+        self._updates.pop(adapter.id, None)
 
     # Adapters
 
-    def _keep(self, lora: Lora, under: Adapter | None) -> Adapter:
-        adapter = Adapter(content_id(self.base, under.id if under else "", lora), self.base, under, lora.rank)
-        self._loras[adapter.id] = lora
+    def _keep(self, update: Update, under: Adapter | None) -> Adapter:
+        adapter = Adapter(content_id(self.base, under.id if under else "", update), self.base, under, update.rank)
+        self._updates[adapter.id] = update
         return adapter
 
-    def _chain(self, adapter: Adapter | None) -> list[Lora]:
+    def _chain(self, adapter: Adapter | None) -> list[Update]:
         """Look up an adapter and those under it, lowest first."""
         if adapter is None:
             return []
         if adapter.base != self.base:
             raise ModelError(f"adapter {adapter.id} belongs to {adapter.base}, and this engine runs {self.base}")
-        if adapter.id not in self._loras:
+        if adapter.id not in self._updates:
             raise ModelError(f"adapter {adapter.id} is not in this engine (released, or never loaded); load its folder")
-        return [*self._chain(adapter.under), self._loras[adapter.id]]
+        return [*self._chain(adapter.under), self._updates[adapter.id]]
 
-    def _folded(self, adapter: Adapter | None) -> Lora | None:
-        """Sum a chain up to the one LoRA that is mounted for it; None for the bare base."""
-        chain = self._chain(adapter)
-        return fold(chain) if chain else None
+    def _folded(self, adapter: Adapter | None) -> tuple[Update, ...]:
+        """Give what is put on the network for an adapter; nothing for the bare base."""
+        return fold(self._chain(adapter))
 
     # Training
 
     def _train(self, jobs: Sequence[TrainJob], under: Adapter | None) -> list[Adapter | Failure]:
-        """Train jobs on top of one adapter.
+        """Train LoRAs on top of one adapter, or a single full update.
 
         A large model's adapters have so many weights that to draw and to name them takes about as long as to train
         them; both leave Python alone, so threads do it.
         """
         with self._lock, ThreadPoolExecutor() as threads:
             works = list(threads.map(lambda job: Work(job, self._first_weights(job)), jobs))
-            trained = self._pool.train(works, self._folded(under))
-            return list(threads.map(lambda t: self._keep(t.lora, under) if isinstance(t, Trained) else t, trained))
+            # A full update leaves less memory to a pass than LoRAs do: what it finds out is forgotten with its pool.
+            pool = self._new_pool() if jobs[0].settings.method == "full" else self._pool
+            trained = pool.train(works, self._folded(under))
+            return list(threads.map(lambda t: self._keep(t.update, under) if isinstance(t, Trained) else t, trained))
 
-    def _first_weights(self, job: TrainJob) -> Lora:
+    def _new_pool(self) -> Pool:
+        return Pool(self._network, self._room, self._can_pack)
+
+    def _first_weights(self, job: TrainJob) -> Update:
+        settings = job.settings
+        if settings.method == "full":
+            check_memory(self._checkpoint, virtual_memory().available)
+            return merged(self._network, self._folded(job.start or job.under))
         if job.start:
             return self._chain(job.start)[-1]
-        settings = job.settings
         return fresh_lora(self._places[settings.targets], settings.rank, settings.alpha, seeded(job.seed, "weights"))
 
     def _check_job(self, job: TrainJob) -> None:
         settings = job.settings
-        for name in ("rank", "epochs", "batch_size"):
+        if settings.method not in METHODS:
+            raise ConfigError(f"unknown method {settings.method!r}; {near_miss(settings.method, METHODS)}")
+        for name in ("epochs", "batch_size") if settings.method == "full" else ("rank", "epochs", "batch_size"):
             if getattr(settings, name) < 1:
                 raise ConfigError(f"{name} is {getattr(settings, name)}; it must be 1 or more")
-        if not 0 <= settings.dropout < 1:
-            raise ConfigError(f"dropout is {settings.dropout}; it must be at least 0 and below 1")
         if job.under and job.start:
             raise ConfigError("a job has both `under` and `start`; give one: an adapter on top, or the same continued")
-        if job.start:
-            self._chain(job.start)
-        elif settings.targets not in self._places:
-            self._places[settings.targets] = find_targets(self._checkpoint, settings.targets)
+        if job.start and isinstance(self._chain(job.start)[-1], Full) != (settings.method == "full"):
+            raise ConfigError(
+                f"method is {settings.method!r}, which cannot continue adapter {job.start.id}, trained by the other "
+                "method; give it as `under`"
+            )
+        if settings.method == "full":
+            check_weights(self._checkpoint)
+        else:
+            self._check_lora(job)
         for datum in job.data:
             self._check_datum(datum)
         if not any(weight != 0 for datum in job.data for weight in datum.weights[1:]):
             raise InputError("the job has no token to learn: its data are empty, or all weights are 0")
+
+    def _check_lora(self, job: TrainJob) -> None:
+        settings = job.settings
+        if not 0 <= settings.dropout < 1:
+            raise ConfigError(f"dropout is {settings.dropout}; it must be at least 0 and below 1")
+        if not job.start and settings.targets not in self._places:
+            self._places[settings.targets] = find_targets(self._checkpoint, settings.targets)
 
     def _check_datum(self, datum: Datum) -> None:
         length = len(datum.tokens)
@@ -279,11 +302,20 @@ class LocalBackend:
         return [results[i] for i in range(len(jobs))]
 
     def _decode(self, stage: Stage, adapters: Mapping[int, Adapter | None], rows_of: Mapping[int, list[Row]]) -> None:
-        """Decode the rows of all jobs together: one adapter for all is mounted, several share a stack."""
-        distinct = list(dict.fromkeys(adapters.values()))
-        shared, loras = self._on_common_ground(distinct)
-        rows = {adapter: [row for i in rows_of if adapters[i] == adapter for row in rows_of[i]] for adapter in distinct}
-        with self._lock, mounted(self._network, shared):
+        """Decode the rows of all jobs: together those of all adapters that stand on one full update, or on none."""
+        groups: dict[Adapter | None, dict[Adapter | None, list[Row]]] = {}
+        for i, rows in rows_of.items():
+            groups.setdefault(self._full_of(adapters[i]), {}).setdefault(adapters[i], []).extend(rows)
+        for full, rows_by_adapter in groups.items():
+            self._decode_together(stage, full, rows_by_adapter)
+
+    def _decode_together(
+        self, stage: Stage, full: Adapter | None, rows: Mapping[Adapter | None, Sequence[Row]]
+    ) -> None:
+        """Decode the rows of adapters on one full update: a single adapter is mounted, several share a stack."""
+        distinct = list(rows)
+        shared, loras = self._on_common_ground(full, distinct)
+        with self._lock, mounted(self._network, *shared):
             if len(distinct) == 1:
                 self._fill(stage, rows[distinct[0]])
                 return
@@ -305,14 +337,24 @@ class LocalBackend:
         checkpoint, budget = self._checkpoint, TOKENS_PER_BATCH[self._device.type]
         decode(self._network, rows, checkpoint.stops, checkpoint.eos, budget, stage, stack)
 
-    def _on_common_ground(self, adapters: Sequence[Adapter | None]) -> tuple[Lora | None, list[Lora | None]]:
-        """Split adapters into what all of them stand on, and what each adds to it."""
+    def _full_of(self, adapter: Adapter | None) -> Adapter | None:
+        """Find the full update that an adapter is or stands on; None where there is none."""
+        while adapter and adapter.under:
+            adapter = adapter.under
+        return adapter if adapter and isinstance(self._updates[adapter.id], Full) else None
+
+    def _on_common_ground(
+        self, full: Adapter | None, adapters: Sequence[Adapter | None]
+    ) -> tuple[tuple[Update, ...], list[Lora | None]]:
+        """Split adapters into what all of them stand on, at least `full`, and the LoRA that each adds to it."""
         first = adapters[0]
         if len(adapters) == 1:
             return self._folded(first), [None]
         if first and all(adapter and adapter.under == first.under for adapter in adapters):
-            return self._folded(first.under), [self._chain(adapter)[-1] for adapter in adapters]
-        return None, [self._folded(adapter) for adapter in adapters]
+            tops = [self._chain(adapter)[-1] for adapter in adapters]
+            return self._folded(first.under), [top for top in tops if isinstance(top, Lora)]
+        folded = [self._folded(adapter) for adapter in adapters]
+        return self._folded(full), [next((u for u in found if isinstance(u, Lora)), None) for found in folded]
 
     def _answer_rows(self, job: AnswerJob) -> list[Row]:
         prompts = [self._prompt_tokens(prompt) for prompt in job.prompts]
@@ -367,4 +409,7 @@ def _room_beside(device: torch.device) -> Room:
 
 
 def _under(job: TrainJob) -> Adapter | None:
+    """Return the adapter that stays frozen under what a job trains; a full update takes it in."""
+    if job.settings.method == "full":
+        return None
     return job.start.under if job.start else job.under

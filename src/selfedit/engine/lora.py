@@ -24,12 +24,12 @@ Axes: K slots, N tokens of a pass sorted by slot, R rank, I inputs and O outputs
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -117,11 +117,11 @@ class LoraStack:
 
     def __init__(self, shapes: Mapping[str, Shape], slots: int, rank: int, network: Any, learns: bool = False) -> None:
         self.slots = slots
-        self.rank = _aligned(rank)
+        self.rank = aligned(rank)
         self._shapes = shapes
         self._dtype: torch.dtype = network.dtype
         device, master = network.device, torch.promote_types(network.dtype, torch.float32)
-        width = sum(_aligned(self.rank * size) for shape in shapes.values() for size in shape)
+        width = sum(aligned(self.rank * size) for shape in shapes.values() for size in shape)
         self.weights_KW = torch.zeros(slots, width, device=device, dtype=master)
         self.gradients_KW = torch.zeros_like(self.weights_KW) if learns else None
         self._computed_KW = self.weights_KW if master == self._dtype else self.weights_KW.to(self._dtype)
@@ -135,9 +135,9 @@ class LoraStack:
     @staticmethod
     def bytes_per_slot(shapes: Mapping[str, Shape], rank: int, learns: bool) -> int:
         """Count what a slot takes: weights and their copy, and when it learns a gradient and AdamW's two moments."""
-        return sum(_aligned(rank) * sum(shape) for shape in shapes.values()) * 4 * (5 if learns else 2)
+        return sum(aligned(rank) * sum(shape) for shape in shapes.values()) * 4 * (5 if learns else 2)
 
-    def put(self, slot: int, lora: Lora | None) -> None:
+    def put(self, slot: int, lora: Lora | None, /) -> None:
         """Copy a LoRA into a slot, None: one that does nothing. What the slot held is gone."""
         self.weights_KW[slot].zero_()
         if lora is None:
@@ -148,7 +148,7 @@ class LoraStack:
             downs_KRI[slot, : lora.rank] = down_RI
             ups_KOR[slot, :, : lora.rank] = up_OR
 
-    def take(self, slot: int, like: Lora) -> Lora:
+    def take(self, slot: int, like: Lora, /) -> Lora:
         """Copy a slot's LoRA out: rank, alpha and modules are those of `like`."""
         weights = {}
         for name in like.weights:
@@ -172,7 +172,7 @@ class LoraStack:
             yield
 
     @contextmanager
-    def during(self, groups: Groups, dropouts: Sequence[Dropout] = ()) -> Iterator[None]:
+    def during(self, groups: Groups, dropouts: Sequence[Dropout] = (), /) -> Iterator[None]:
         """Say whose tokens the next forward pass holds, and which sequences drop some of their inputs."""
         sizes_K = groups.ends_K.diff(prepend=groups.ends_K.new_zeros(1))
         scales_N = self._scales_K.repeat_interleave(sizes_K, output_size=groups.bounds[-1])
@@ -205,16 +205,17 @@ class LoraStack:
         """View the rows as A [K, R, I] and B [K, O, R] of every module."""
         views, start = {}, 0
         for name, (inputs, outputs) in self._shapes.items():
-            middle = start + _aligned(self.rank * inputs)
+            middle = start + aligned(self.rank * inputs)
             views[name] = (
                 flat_KW[:, start : start + self.rank * inputs].view(self.slots, self.rank, inputs),
                 flat_KW[:, middle : middle + outputs * self.rank].view(self.slots, outputs, self.rank),
             )
-            start = middle + _aligned(outputs * self.rank)
+            start = middle + aligned(outputs * self.rank)
         return views
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
+    """Round up, so that what lies behind so many weights of a row begins where a kernel can read it."""
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
@@ -273,10 +274,31 @@ def _drop(x_NI: Tensor, name: str, dropouts: Sequence[Dropout]) -> Tensor:
     return x_NI * keep_NI
 
 
+class Stack(Protocol):
+    """Updates that learn on one network, each in a slot: what the pool and the optimizer ask of a `LoraStack`, and of
+    the `FullStack` with its one slot."""
+
+    slots: int
+    weights_KW: Tensor
+    gradients_KW: Tensor | None
+
+    def put(self, slot: int, update: Any, /) -> None: ...
+
+    def take(self, slot: int, like: Any, /) -> Any: ...
+
+    def refresh(self) -> None: ...
+
+    def hung_on(self, network: Any) -> AbstractContextManager[None]: ...
+
+    def during(self, groups: Groups, dropouts: Sequence[Dropout] = (), /) -> AbstractContextManager[None]: ...
+
+    def forget_gradients(self) -> None: ...
+
+
 class StackedAdamW:
     """AdamW and clipping over the slots of a stack, each with its own rate, decay, step count and norm."""
 
-    def __init__(self, stack: LoraStack) -> None:
+    def __init__(self, stack: Stack) -> None:
         assert stack.gradients_KW is not None
         self._gradients_KW = stack.gradients_KW
         self._rows = [nn.Parameter(weights_W) for weights_W in stack.weights_KW]
@@ -306,21 +328,23 @@ class StackedAdamW:
 
 
 @contextmanager
-def mounted(network: Any, lora: Lora | None) -> Iterator[None]:
-    """Put a frozen LoRA (None: nothing) on the network for all tokens, and take it off again whatever happens.
+def mounted_lora(network: Any, lora: Lora) -> Iterator[None]:
+    """Put a frozen LoRA on the network for all tokens, and take it off again whatever happens.
 
     In fp32 it is added to the weights, with which a small model decodes half as fast again as with hooks; the untouched
     parameter is set aside and put back, so the base returns bit by bit. In bf16, where adding would round small updates
     away, and on what is no plain linear layer, it is a hook.
     """
     with ExitStack() as stack:
-        for name, pair in lora.weights.items() if lora else ():
-            module, scale = network.get_submodule(name), lora.scale if lora else 0.0
+        for name, pair in lora.weights.items():
+            module = network.get_submodule(name)
             if type(module) is nn.Linear and module.weight.dtype == pair[0].dtype:
                 stack.callback(setattr, module, "weight", module.weight)
-                module.weight = nn.Parameter(module.weight.addmm(pair[1], pair[0], alpha=scale), requires_grad=False)
+                changed = module.weight.addmm(pair[1], pair[0], alpha=lora.scale)
+                module.weight = nn.Parameter(changed, requires_grad=False)
             else:
-                stack.callback(module.register_forward_hook(partial(_add_frozen, pair=pair, scale=scale)).remove)
+                hook = module.register_forward_hook(partial(_add_frozen, pair=pair, scale=lora.scale))
+                stack.callback(hook.remove)
         yield
 
 

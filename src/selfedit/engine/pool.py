@@ -3,7 +3,7 @@
 `Room` says how much: slots are taken into use until their batches hold `tokens_per_step`, where a pass becomes
 efficient; a step of more than `tokens_per_pass` runs in several passes, whose gradients add up. When memory runs out,
 the step is run again in passes half as large. No adapter's result depends on its neighbours, so all of this changes
-speed only.
+speed only. Full updates take the same steps one after another, in a stack of one slot.
 
 Axes: K slots, L labels of a pass.
 
@@ -24,10 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfedit.engine.adapters import Lora
-from selfedit.engine.lora import Dropout, Groups, LoraStack, StackedAdamW, is_out_of_memory, mounted, shapes_of
+from selfedit.engine.full import Full, FullStack
+from selfedit.engine.lora import Dropout, Groups, LoraStack, Stack, StackedAdamW, is_out_of_memory, shapes_of
 from selfedit.engine.ragged import Batch, label_losses, labelled, packing, passes
 from selfedit.engine.schedules import batches, rate, seeded
+from selfedit.engine.updates import Update, mounted
 from selfedit.types import Datum, Failure, TrainJob
 
 SLOTS_PER_LANE = 4  # with fewer, all cores work on one pass
@@ -44,17 +45,17 @@ class Room:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Work:
-    """A job with the weights that it starts from."""
+    """A job with what it starts from."""
 
     job: TrainJob
-    lora: Lora
+    start: Update
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Trained:
-    """A finished adapter, and its loss before every step."""
+    """A finished update, and its loss before every step."""
 
-    lora: Lora
+    update: Update
     losses: tuple[float, ...]
 
 
@@ -96,14 +97,14 @@ class _Slot:
             lambda name: seeded(seed, f"dropout/{step}/{row}/{name}", device),
         )
 
-    def result(self, lora: Lora) -> Trained | Failure:
+    def result(self, update: Update) -> Trained | Failure:
         losses = torch.stack(self.losses).tolist()
         for step, loss in enumerate(losses, start=1):
             if not math.isfinite(loss):
                 return _diverged(f"the loss became {loss} at step {step} of {len(losses)}")
-        if not all(tensor.isfinite().all() for pair in lora.weights.values() for tensor in pair):
+        if not all(tensor.isfinite().all() for tensor in update.tensors()):
             return _diverged(f"the weights are no longer finite after {len(losses)} steps")
-        return Trained(lora, tuple(losses))
+        return Trained(update, tuple(losses))
 
 
 class Pool:
@@ -114,8 +115,8 @@ class Pool:
         self._room = room
         self._can_pack = can_pack
 
-    def train(self, works: Sequence[Work], frozen: Lora | None = None) -> list[Trained | Failure]:
-        """Train every work on top of `frozen`; results come in the order of `works`, whatever ran when.
+    def train(self, works: Sequence[Work], frozen: Sequence[Update] = ()) -> list[Trained | Failure]:
+        """Train LoRAs on top of `frozen`, or full updates; results come in the order of `works`, whatever ran when.
 
         A work fails alone: with FloatingPointError when its loss or weights stop being finite, with OutOfMemoryError
         when one of its sequences does not fit into memory by itself.
@@ -123,18 +124,19 @@ class Pool:
         # The longest is started first, so that no long one is left to run alone at the end.
         waiting = sorted((_Slot.of(i, work) for i, work in enumerate(works)), key=lambda slot: len(slot.plan))
         results: dict[int, Trained | Failure] = {}
-        with packing(self._network, self._can_pack), mounted(self._network, frozen):
+        with packing(self._network, self._can_pack), mounted(self._network, *frozen):
             for done in self._in_lanes(waiting):
                 results |= done
         return [results[i] for i in range(len(works))]
 
     def _in_lanes(self, waiting: Sequence[_Slot]) -> Iterator[dict[int, Trained | Failure]]:
-        """Run the slots on every core of a CPU, in a lane of their own each; on a GPU, and when they are few, in one.
+        """Run LoRAs on every core of a CPU, in a lane of their own each; on a GPU, and when they are few, in one.
 
         The small products of LoRA do not gain from a second core; two of them at once do. Who runs in which lane is
         fixed by the order of `waiting`, so that a call gives the same last digits each time.
         """
-        cores = torch.get_num_threads() if self._network.device.type == "cpu" else 1
+        is_full = isinstance(waiting[0].work.start, Full)
+        cores = torch.get_num_threads() if self._network.device.type == "cpu" and not is_full else 1
         lanes = cores if len(waiting) >= SLOTS_PER_LANE * cores else 1
         room = replace(
             self._room,
@@ -161,18 +163,22 @@ class Pool:
                 while waiting and len(slots) < stack.slots:
                     index = next(k for k in range(stack.slots) if k not in slots)
                     slots[index] = waiting.pop()
-                    stack.put(index, slots[index].work.lora)
+                    stack.put(index, slots[index].work.start)
                     optimizer.restart(index, slots[index].work.job.settings.weight_decay)
                 results |= self._step(stack, optimizer, slots)
                 for index in [k for k, slot in slots.items() if slot.is_finished]:
                     slot = slots.pop(index)
-                    results[slot.item] = slot.result(stack.take(index, slot.work.lora))
+                    results[slot.item] = slot.result(stack.take(index, slot.work.start))
         return results
 
-    def _open(self, works: Sequence[Work], room: Room) -> tuple[LoraStack, StackedAdamW]:
-        """Make room for as many works as pay, and as fit."""
-        shapes = shapes_of(work.lora for work in works)
-        rank = max(work.lora.rank for work in works)
+    def _open(self, works: Sequence[Work], room: Room) -> tuple[Stack, StackedAdamW]:
+        """Make room for as many works as pay, and as fit; a full update is alone on the network."""
+        loras = [work.start for work in works if not isinstance(work.start, Full)]
+        if not loras:
+            alone = FullStack(self._network)
+            return alone, StackedAdamW(alone)
+        shapes = shapes_of(loras)
+        rank = max(lora.rank for lora in loras)
         paying = math.ceil(room.tokens_per_step / fmean(_tokens_per_step(work.job) for work in works))
         fitting = room.bytes_of_slots // LoraStack.bytes_per_slot(shapes, rank, learns=True)
         most = max(1, min(len(works), paying, fitting))
@@ -186,7 +192,7 @@ class Pool:
                     raise
                 slots //= 2
 
-    def _step(self, stack: LoraStack, optimizer: StackedAdamW, slots: dict[int, _Slot]) -> dict[int, Failure]:
+    def _step(self, stack: Stack, optimizer: StackedAdamW, slots: dict[int, _Slot]) -> dict[int, Failure]:
         """Move every slot by one batch. Those whose data do not fit into memory are emptied, and named by item."""
         failures: dict[int, Failure] = {}
         stack.refresh()
@@ -206,7 +212,7 @@ class Pool:
             slot.losses.append(losses_K[index])
         return failures
 
-    def _backward(self, stack: LoraStack, slots: dict[int, _Slot]) -> Tensor:
+    def _backward(self, stack: Stack, slots: dict[int, _Slot]) -> Tensor:
         """Add up the gradients of every slot's next batch; return the losses Σ w·ce / Σ |w|, [K], 0 without weight."""
         device = self._network.device
         sequences = [(index, datum) for index in sorted(slots) for datum in slots[index].batch()]

@@ -22,6 +22,7 @@ from selfedit.engine.checkpoints import Checkpoint
 from selfedit.engine.pool import Pool, Room, Trained, Work
 from selfedit.engine.ragged import can_pack
 from selfedit.engine.schedules import batches, seeded
+from selfedit.engine.updates import Update
 from selfedit.types import Datum, Failure, TrainJob
 
 WIDE = Room(tokens_per_step=10**6, tokens_per_pass=10**6, bytes_of_slots=2**30)  # everything in one pass
@@ -69,8 +70,8 @@ def on_peft(network: Any, work: Work) -> Any:
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets)  # type: ignore[arg-type]
     model: Any = get_peft_model(deepcopy(network), config)
     adapted = {name for name, module in model.get_base_model().named_modules() if hasattr(module, "lora_A")}
-    assert adapted == work.lora.weights.keys()
-    for name, (down, up) in work.lora.weights.items():
+    assert adapted == work.start.weights.keys()
+    for name, (down, up) in lora(work.start).weights.items():
         module = model.get_base_model().get_submodule(name)
         module.lora_A["default"].weight.data.copy_(down)
         module.lora_B["default"].weight.data.copy_(up)
@@ -113,28 +114,34 @@ def train_with_peft(model: Any, job: TrainJob) -> list[float]:
     return losses
 
 
-def lora_of(model: Any, like: Lora) -> Lora:
+def lora_of(model: Any, like: Update) -> Lora:
     """Read a LoRA back from PEFT's modules."""
     modules = {name: model.get_base_model().get_submodule(name) for name in like.weights}
     weights = {
         name: (module.lora_A["default"].weight.detach(), module.lora_B["default"].weight.detach())
         for name, module in modules.items()
     }
-    return Lora(like.rank, like.alpha, weights)
+    return Lora(like.rank, lora(like).alpha, weights)
 
 
-def distance(ours: Lora, expected: Lora) -> float:
+def distance(ours: Update, expected: Update) -> float:
     """The largest difference of a product B A, relative to its norm; A and B may differ where gradients are ~0."""
-    assert ours.weights.keys() == expected.weights.keys()
+    weights = lora(ours).weights
+    assert weights.keys() == expected.weights.keys()
     gaps = []
-    for name, (down, up) in expected.weights.items():
-        product, other = up @ down, ours.weights[name][1] @ ours.weights[name][0]
+    for name, (down, up) in lora(expected).weights.items():
+        product, other = up @ down, weights[name][1] @ weights[name][0]
         gaps.append(float((other - product).norm() / product.norm().clamp(min=1e-30)))
     return max(gaps)
 
 
-def assert_same_weights(ours: Lora, expected: Lora, tolerance: float) -> None:
+def assert_same_weights(ours: Update, expected: Update, tolerance: float) -> None:
     assert ours.weights.keys() == expected.weights.keys()
-    for name, pair in expected.weights.items():
-        for mine, theirs in zip(ours.weights[name], pair, strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=0, atol=tolerance)
+    for mine, theirs in zip(ours.tensors(), expected.tensors(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=tolerance)
+
+
+def lora(update: Update) -> Lora:
+    """The update, which is a LoRA."""
+    assert isinstance(update, Lora)
+    return update

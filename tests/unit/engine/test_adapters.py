@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from selfedit.engine.adapters import read_folder
 from selfedit.engine.local import LocalBackend
-from selfedit.engine.lora import mounted
+from selfedit.engine.updates import mounted
 from selfedit.errors import ModelError
 from selfedit.types import Adapter, Example, TrainJob, TrainSettings
 
@@ -55,7 +55,7 @@ def bare(tiny_model_dir: Path) -> Any:
 
 
 def logits(engine: LocalBackend, adapter: Adapter | None) -> Tensor:
-    with torch.no_grad(), mounted(engine._network, engine._folded(adapter)):
+    with torch.no_grad(), mounted(engine._network, *engine._folded(adapter)):
         return torch.as_tensor(engine._network(input_ids=IDS).logits)
 
 

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from selfedit.engine.pool import Pool, Trained
 from selfedit.engine.ragged import Batch, _packed_logits, can_pack, label_losses, labelled, packing
 from selfedit.types import Datum, Failure, TrainJob, TrainSettings
-from tests.unit.engine.conftest import WIDE, distance, ragged, start, train_together, weighed
+from tests.unit.engine.conftest import WIDE, distance, lora, ragged, start, train_together, weighed
 
 # GPT-2's layers are transposed, which matters to PEFT in merging only.
 pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
@@ -179,8 +179,8 @@ def assert_same(ours: Sequence[Trained | Failure], expected: Sequence[Trained | 
         assert isinstance(mine, Trained), mine
         assert isinstance(theirs, Trained), theirs
         assert mine.losses == pytest.approx(theirs.losses, rel=1e-5, abs=1e-5)
-        assert distance(mine.lora, theirs.lora) < 1e-3
-        assert all(bool(up.any()) for _, up in mine.lora.weights.values()), "a layer learnt nothing"
+        assert distance(mine.update, theirs.update) < 1e-3
+        assert all(bool(up.any()) for _, up in lora(mine.update).weights.values()), "a layer learnt nothing"
 
 
 class Int8Linear(nn.Module):
@@ -199,7 +199,7 @@ class Int8Linear(nn.Module):
 def test_adapters_learn_on_quantised_layers_and_leave_them_alone() -> None:
     network = build(PACKED["qwen2"])
     works = [start(network, job) for job in jobs_for("qwen2")]
-    for name in works[0].lora.weights:
+    for name in works[0].start.weights:
         parent, _, last = name.rpartition(".")
         linear = network.get_submodule(name)
         assert isinstance(linear, nn.Linear)

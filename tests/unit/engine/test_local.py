@@ -17,8 +17,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, get_scheduler
 from selfedit.engine.adapters import Lora
 from selfedit.engine.base import AnswerJob, SampleJob
 from selfedit.engine.local import LocalBackend
-from selfedit.engine.lora import mounted
 from selfedit.engine.schedules import batches, rate, seeded
+from selfedit.engine.updates import mounted
 from selfedit.errors import ConfigError, InputError, ModelError
 from selfedit.types import Adapter, Datum, Example, Failure, Sample, Schedule, TrainJob, TrainSettings
 from tests.unit.engine.conftest import bare, peft_loss, train_with_peft, weighed
@@ -262,8 +262,8 @@ def test_a_negative_weight_makes_a_token_less_likely(engine: LocalBackend, data:
 def test_adding_to_the_weights_and_hooking_give_the_same_logits(
     engine: LocalBackend, adapter: Adapter, tiny_model_dir: Path
 ) -> None:
-    lora = engine._folded(adapter)
-    assert lora is not None
+    (lora,) = engine._folded(adapter)
+    assert isinstance(lora, Lora)
     exact = bare(tiny_model_dir).double()  # no fp32 layer: hooks
     wide = Lora(lora.rank, lora.alpha, {name: (a.double(), b.double()) for name, (a, b) in lora.weights.items()})
     with mounted(exact, wide), mounted(engine._network, lora), torch.no_grad():
@@ -278,9 +278,8 @@ def test_in_bf16_the_adapter_stays_fp32_and_learns_the_same(
     rounded = LocalBackend(str(tiny_model_dir), "cpu")
     rounded._network.bfloat16()  # what CUDA runs in
     below = train(rounded, TrainJob(data, replace(SETTINGS, epochs=25), seed=1))
-    lora = rounded._folded(below)
-    assert lora is not None
-    assert {tensor.dtype for pair in lora.weights.values() for tensor in pair} == {torch.float32}
+    (lora,) = rounded._folded(below)
+    assert {tensor.dtype for tensor in lora.tensors()} == {torch.float32}
     top, expected = (
         train(used, TrainJob(data, SETTINGS, seed=2, under=u)) for used, u in ((rounded, below), (engine, adapter))
     )
@@ -302,7 +301,7 @@ def test_greedy_answers_equal_those_of_generate(engine: LocalBackend, adapter: A
     tokenizer = engine._checkpoint.tokenizer
     model = bare(tiny_model_dir)
     expected = []
-    with mounted(model, engine._folded(adapter)):
+    with mounted(model, *engine._folded(adapter)):
         for prompt in PROMPTS:
             inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
             output = model.generate(**inputs, max_new_tokens=24, do_sample=False, pad_token_id=0)

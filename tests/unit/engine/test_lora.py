@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from selfedit.engine.adapters import Lora
-from selfedit.engine.lora import _NOW, Groups, LoraStack, Shape, StackedAdamW, add_outer_products, mounted, product
+from selfedit.engine.lora import _NOW, Groups, LoraStack, Shape, StackedAdamW, add_outer_products, mounted_lora, product
 from tests.unit.engine.conftest import bare
 
 CPU = torch.device("cpu")
@@ -200,7 +200,7 @@ def test_a_mounted_lora_leaves_the_network_bit_by_bit_as_it_was(tiny_model_dir: 
     name = "model.layers.0.mlp.up_proj"
     weight = network.get_submodule(name).weight
     before = weight.clone()
-    with pytest.raises(KeyError), mounted(network, Lora(2, 2.0, {name: (torch.ones(2, 32), torch.ones(64, 2))})):
+    with pytest.raises(KeyError), mounted_lora(network, Lora(2, 2.0, {name: (torch.ones(2, 32), torch.ones(64, 2))})):
         assert not torch.equal(network.get_submodule(name).weight, before)
         raise KeyError
     assert network.get_submodule(name).weight is weight

@@ -21,6 +21,7 @@ from tests.unit.engine.conftest import (
     assert_same_weights,
     bare,
     distance,
+    lora,
     ragged,
     run_pool,
     start,
@@ -72,7 +73,7 @@ def assert_same(results: Sequence[Trained | Failure], expected: Sequence[Trained
     for ours, theirs in zip(results, expected, strict=True):
         assert isinstance(ours, Trained), ours
         assert ours.losses == pytest.approx(theirs.losses, rel=1e-10)
-        assert_same_weights(ours.lora, theirs.lora, 1e-10)
+        assert_same_weights(ours.update, theirs.update, 1e-10)
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, is_too_much: Callable[[Batch], bool]) -> list[int]:
@@ -137,7 +138,7 @@ def test_a_refilled_slot_starts_with_neither_momentum_nor_steps_of_the_one_befor
 
 def test_as_many_slots_are_opened_as_pay_fit_and_end_together(network: Any, opened: list[int]) -> None:
     jobs = [replace(JOBS[3], seed=seed) for seed in range(6)]  # 13 tokens a step
-    per_slot = LoraStack.bytes_per_slot(shapes_of([start(network, jobs[0]).lora]), 4, learns=True)
+    per_slot = LoraStack.bytes_per_slot(shapes_of([lora(start(network, jobs[0]).start)]), 4, learns=True)
     for room in (
         Room(tokens_per_step=10**6, tokens_per_pass=10**6, bytes_of_slots=10**9),
         Room(tokens_per_step=5 * 13, tokens_per_pass=10**6, bytes_of_slots=10**9),  # 5 pay, 3 end together
@@ -215,5 +216,5 @@ def test_the_same_jobs_twice_give_the_same_adapters_bit_by_bit(tiny_model_dir: P
     first, second = (train_together(network, dropping, TWO_SLOTS) for _ in range(2))
     for ours, same in zip(first, second, strict=True):
         assert ours.losses == same.losses
-        assert_same_weights(ours.lora, same.lora, 0.0)
-        assert distance(ours.lora, same.lora) == 0.0
+        assert_same_weights(ours.update, same.update, 0.0)
+        assert distance(ours.update, same.update) == 0.0

@@ -25,9 +25,10 @@ from torch import Tensor
 from selfedit.engine.adapters import Lora
 from selfedit.engine.base import AnswerJob, SampleJob
 from selfedit.engine.local import LocalBackend
-from selfedit.engine.lora import Groups, LoraStack, mounted, shapes_of
+from selfedit.engine.lora import Groups, LoraStack, shapes_of
 from selfedit.engine.pool import Pool, Room, Trained
 from selfedit.engine.ragged import Batch, can_pack, label_losses, packing
+from selfedit.engine.updates import mounted
 from selfedit.recipes.pup.corpus import points
 from selfedit.tasks import world
 from selfedit.tasks.exams import answer_prompt
@@ -39,6 +40,7 @@ from tests.unit.engine.conftest import (
     assert_same_weights,
     bare,
     distance,
+    lora,
     lora_of,
     on_peft,
     ragged,
@@ -98,7 +100,7 @@ def by_peft(exact: Any) -> list[Trained]:
         work = start(exact, job)
         model = on_peft(exact, work)
         losses = train_with_peft(model, job)
-        results.append(Trained(lora_of(model, work.lora), tuple(losses)))
+        results.append(Trained(lora_of(model, work.start), tuple(losses)))
     return results
 
 
@@ -108,7 +110,7 @@ def test_unlike_jobs_trained_at_once_are_those_of_peft_one_by_one(
 ) -> None:
     for ours, expected in zip(train_together(exact, JOBS, room), by_peft, strict=True):
         assert ours.losses == pytest.approx(expected.losses, rel=1e-10, abs=1e-10)
-        assert_same_weights(ours.lora, expected.lora, 1e-8)
+        assert_same_weights(ours.update, expected.update, 1e-8)
 
 
 def test_in_fp32_twenty_steps_and_more_stay_with_peft(network: Any) -> None:
@@ -119,7 +121,7 @@ def test_in_fp32_twenty_steps_and_more_stay_with_peft(network: Any) -> None:
         model = on_peft(network, work)
         assert ours.losses == pytest.approx(train_with_peft(model, job), rel=1e-5, abs=1e-5)
         assert len(ours.losses) > 20
-        assert distance(ours.lora, lora_of(model, work.lora)) < 1e-3
+        assert distance(ours.update, lora_of(model, work.start)) < 1e-3
 
 
 @pytest.mark.parametrize("room", [WIDE, NARROW], ids=["wide", "narrow"])
@@ -131,7 +133,7 @@ def test_a_job_learns_the_same_whoever_is_beside_it(exact: Any, index: int, room
     beside_one = train_together(exact, [job, others[index - 1]], room)[0]
     for ours in (beside, beside_one):
         assert ours.losses == pytest.approx(alone.losses, rel=1e-10)
-        assert_same_weights(ours.lora, alone.lora, 1e-10)
+        assert_same_weights(ours.update, alone.update, 1e-10)
 
 
 def test_dropout_is_the_same_whoever_is_beside_the_job(exact: Any) -> None:
@@ -153,8 +155,8 @@ def test_what_is_not_a_number_stays_in_its_slot_and_fails_its_job_by_name(networ
     if what == "data":
         broken = replace(broken, job=replace(broken.job, data=weighed(broken.job.data, float("nan"))))
     else:
-        pairs = {name: (down * float("nan"), up) for name, (down, up) in broken.lora.weights.items()}
-        broken = replace(broken, lora=replace(broken.lora, weights=pairs))
+        pairs = {name: (down * float("nan"), up) for name, (down, up) in lora(broken.start).weights.items()}
+        broken = replace(broken, start=replace(lora(broken.start), weights=pairs))
     results = Pool(network, room, can_pack(network)).train([*healthy[:2], broken, *healthy[3:]])
     failure = results.pop(2)
     assert isinstance(failure, Failure)
@@ -163,14 +165,14 @@ def test_what_is_not_a_number_stays_in_its_slot_and_fails_its_job_by_name(networ
     for ours, same in zip(results, [*expected[:2], *expected[3:]], strict=True):
         assert isinstance(ours, Trained)
         assert ours.losses == pytest.approx(same.losses, rel=1e-6)
-        assert distance(ours.lora, same.lora) < 1e-4
+        assert distance(ours.update, same.update) < 1e-4
 
 
 def test_a_slot_without_loss_has_no_gradient_at_all(network: Any) -> None:
     works = [start(network, job) for job in JOBS[:3]]
-    stack = LoraStack(shapes_of([work.lora for work in works]), 3, 9, network, learns=True)
+    stack = LoraStack(shapes_of([lora(work.start) for work in works]), 3, 9, network, learns=True)
     for slot, work in enumerate(works):
-        stack.put(slot, busy(work.lora))
+        stack.put(slot, busy(lora(work.start)))
     batch = Batch.of([(slot, datum) for slot in range(3) for datum in works[slot].job.data[:3]], True, network.device)
     with packing(network, True), stack.hung_on(network), stack.during(Groups.of(batch.sizes(3), network.device)):
         (label_losses(network, batch) * (batch.owners_L != 1)).sum().backward()
@@ -210,8 +212,8 @@ def drawn(engine: LocalBackend, jobs: Sequence[SampleJob]) -> list[list[Sample]]
 def logits(engine: LocalBackend, adapter: Adapter | None) -> Tensor:
     """What the adapters of a chain give one on the other, not summed up."""
     with torch.no_grad(), ExitStack() as stack:
-        for lora in engine._chain(adapter):
-            stack.enter_context(mounted(engine._network, lora))
+        for update in engine._chain(adapter):
+            stack.enter_context(mounted(engine._network, update))
         return torch.as_tensor(engine._network(input_ids=IDS).logits)
 
 
