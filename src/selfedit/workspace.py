@@ -2,7 +2,7 @@
 
     .selfedit/
       workspace.json        the model, and which adapter answers now
-      adapters/<id>/        PEFT folders, named by their content
+      adapters/<id>/        PEFT folders (checkpoints of full updates), named by their content
       runs/learn-<digest>/  the ledger of each lesson, so that a killed one goes on where it was
 
     workspace = Workspace(Path(".selfedit"))

@@ -304,6 +304,28 @@ def _run_wave(
     together: int,
 ) -> list[Trial]:
     edits = [_read(unit, domain) for unit in wave]
+    # A full update takes as much memory as the model: each is examined and released before the next is trained.
+    size = together if any(_is_full(each) for each in edits) else len(wave)
+    parts = [slice(start, start + size) for start in range(0, len(wave), size)]
+    lab = (before, domain, learner, engine, grade, exam, together)
+    return [trial for part in parts for trial in _run_part(wave[part], edits[part], *lab)]
+
+
+def _is_full(edits: tuple[SelfEdit, ...] | Failure) -> bool:
+    return not isinstance(edits, Failure) and any(edit.train.method == "full" for edit in edits)
+
+
+def _run_part(
+    wave: Sequence[Unit],
+    edits: Sequence[tuple[SelfEdit, ...] | Failure],
+    before: dict[str, tuple[Score, ...]],
+    domain: Domain,
+    learner: Adapter | None,
+    engine: Backend,
+    grade: Grader,
+    exam: ExamSettings,
+    together: int,
+) -> list[Trial]:
     clock = time.perf_counter()
     adapters = _train(wave, edits, domain, learner, engine, together)
     trained = time.perf_counter()

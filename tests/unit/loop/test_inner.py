@@ -356,6 +356,29 @@ def test_a_trial_uses_the_settings_and_the_seed_of_its_unit() -> None:
     assert [job.seed for job in engine.trained] == [unit.seed for unit in units]
 
 
+def test_full_updates_of_which_each_is_as_large_as_the_model_are_never_held_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = FakeEngine(TASKS)
+    units = units_of(engine)
+    held: list[int] = []
+    train = engine.train
+
+    def watched(jobs: Sequence[TrainJob]) -> list[Adapter | Failure]:
+        trained = train(jobs)
+        held.append(len(engine.held))
+        return trained
+
+    monkeypatch.setattr(engine, "train", watched)
+    full = over_documents(TASKS, "implications", TrainSettings(method="full"))
+    trials = list(run_trials(units, full, None, engine, EXACT, EXAM))
+    assert held == [1] * len(units)
+    assert [trial.key for trial in trials] == [unit.key for unit in units]
+    held.clear()
+    run(engine, units)
+    assert max(held) == len(units), "adapters share a wave"
+
+
 def test_adapters_are_released_when_they_have_been_examined() -> None:
     engine = FakeEngine(TASKS)
     run(engine, units_of(engine))
