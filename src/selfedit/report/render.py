@@ -61,6 +61,7 @@ _MEANING = {
     "grey": "controls",
 }
 _OPEN_BOOK = {"retrieval", "in-context"}
+_NAME = 30  # characters of a name that 80 columns hold in one line beside the numbers
 _NAMED = 5  # of what was left out, on the page; the JSON has all
 
 
@@ -134,10 +135,11 @@ def render_one_table(report: Report) -> Table:
     """Return the arms and, under them, their paired differences as one table for the terminal; n counts passages."""
     title = f"{_measure(report)} and paired differences, {report.model}, seed {report.seed}"
     headings = ("arm", "%, points", "95 % interval", "n", "questions", "not marked")
+    longest = max((len(_pair_cells(pair)[0]) for pair in report.paired), default=0)
     table = rich_table(title, headings, map(_arm_cells, report.arms))
     table.box, table.show_edge, table.collapse_padding = SIMPLE_HEAD, False, True  # 80 columns hold it
     for place, heading in enumerate(headings):
-        table.columns[place].no_wrap = place > 0  # long names give way
+        table.columns[place].no_wrap = place == 2 or (place == 0 and longest <= _NAME)
         table.columns[place].min_width = max(len(word) for word in heading.split())
     table.add_section()
     for pair in report.paired:
