@@ -17,7 +17,6 @@ from selfedit.report.render import as_json
 pytestmark = pytest.mark.e2e
 
 FAST = [
-    "model=pup",
     "inner.epochs=1",
     "inner.pad_to=0",
     "inner.rank=4",
@@ -65,15 +64,16 @@ def squad(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         ("squad-200", ["together=2", "completions=squad.json"], ["base", "passage", "completions", "round-0"]),
         ("squad-2067", ["together=2"], ["base", "passage", "round-0"]),
-        ("prompts", ["format=long", "template=template.txt"], ["base", "round-0"]),
-        ("model-size", [], ["base", "passage", "round-0"]),
+        ("prompts", ["vary={}", "format=long", "template=template.txt"], ["base", "round-0"]),
+        ("prompts", ["vary.format=['rewrite','self-qa']"], ["base", "round-0 rewrite", "round-0 self-qa"]),
+        ("model-size", ["vary={}"], ["base", "passage", "round-0"]),
     ],
 )
 def test_a_recipe_on_squad_runs_on_a_data_set_of_the_users(
     squad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, more: list[str], arms: list[str]
 ) -> None:
     monkeypatch.chdir(squad)
-    found = evaluate(tmp_path, recipe, "data=squad.json", *FAST, *TWO, *more)
+    found = evaluate(tmp_path, recipe, "data=squad.json", "model=pup", *FAST, *TWO, *more)
     assert [arm["name"] for arm in found["arms"]] == arms
     assert all((arm["n_passages"], arm["n_questions"], arm["n_failed"]) == (2, 2, 0) for arm in found["arms"])
     assert all(arm["ci95"] is not None for arm in found["arms"])
@@ -84,7 +84,19 @@ def test_a_recipe_on_squad_runs_on_a_data_set_of_the_users(
     ("recipe", "more", "arms"),
     [
         ("world-200", ["together=2"], ["base", "passage", "round-0", "retrieval", "in-context"]),
-        ("world-prompts", ["format=self-qa"], ["passage", "round-0"]),
+        ("world-200", ["together=2", "inner.method=full", "arms=['passage','rounds']"], ["passage", "round-0"]),
+        ("world-prompts", ["vary.format=['rewrite','long']"], ["passage", "round-0 rewrite", "round-0 long"]),
+        (
+            "world-size",
+            ["vary.model={one='pup',two='pup'}", "seeds=1"],
+            [f"{arm} {size}" for size in ("one", "two") for arm in ("base", "passage", "round-0", "in-context")],
+        ),
+        (
+            "world-transfer",
+            ["outer.rounds=1", "outer.tasks=2", "seeds=1"],
+            ["passage", "round-0", "round-1"],
+        ),
+        ("world-transfer", ["writer.model=pup", "outer.rounds=0", "seeds=1"], ["passage", "round-0"]),
     ],
 )
 def test_a_recipe_on_the_world_runs(tmp_path: Path, recipe: str, more: list[str], arms: list[str]) -> None:
