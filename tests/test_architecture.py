@@ -86,7 +86,7 @@ TABLE = (
 MODELS = ("engine", "recipes.pup")
 PAGES = ("report.page", "report.render", "report.replay_page")
 HOMES = {
-    "torch": (*MODELS, "recipes.grader"),
+    "torch": MODELS,
     "transformers": MODELS,
     "tokenizers": MODELS,
     "safetensors": MODELS,
@@ -105,6 +105,7 @@ HOMES = {
     "tree_sitter": ("sources.outlines",),
     "datasets": ("sources.datasets",),
     "bm25s": ("memory.retrieve",),
+    "lightgbm": ("recipes.grader",),
 }
 NETWORK = ("socket", "ssl", "http", "urllib.request", "requests", "httpx", "subprocess")
 TOO_HEAVY_FOR_HELP = (

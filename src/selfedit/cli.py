@@ -295,6 +295,26 @@ def write(
 
 
 @app.command()
+def grade(
+    source: Annotated[Path, typer.Argument(help="answers.jsonl[.gz]: question, gold and prediction on every line")],
+    to: Annotated[Path, typer.Option("--out", help="file to write, .jsonl or .jsonl.gz")],
+    grader: Annotated[str, typer.Option(help="calibrated, contains, exact or f1")] = "calibrated",
+    no_abstain: Annotated[
+        bool, typer.Option("--no-abstain", help="decide what the grader is not sure of, too")
+    ] = False,
+) -> None:
+    """Mark answers that somebody else's model gave: each line back, with "probability" and "correct".
+
+    The grader `calibrated` learnt from GPT-4.1's verdicts and needs no network; "correct" is null where it is not sure.
+    """
+    from selfedit.grading import grade_file
+
+    found = grade_file(source, grader, to, no_abstain)
+    counts = f"{found.correct:,} correct, {found.wrong:,} wrong, {found.undecided:,} undecided"
+    out.print(f"{found.lines:,} answers: {counts}\ngraded: {to}", markup=False, soft_wrap=True)
+
+
+@app.command()
 def examples(
     folder: Annotated[Path, typer.Argument(help="folder to write; it must not exist or be empty")],
     n: Annotated[int, typer.Option("--documents", min=1, help="how many")] = 8,

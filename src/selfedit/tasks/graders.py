@@ -1,4 +1,4 @@
-"""Marks for answers, without a model: exact match, containment, token F1. Pure.
+"""Marks for answers: exact match, containment, token F1, and a grader that learnt from a judge. Pure.
 
 Answers are normalised as SQuAD's evaluation script does (arXiv 1606.05250 §6.1; evaluate-v1.1.py): lower case, no
 punctuation, no articles, single spaces. Three departures, because a mark is a reward here and must not be wrong:
@@ -11,6 +11,7 @@ A question without a gold answer cannot be marked: its score is None.
 
 Against GPT-4.1's verdicts on the 89,048 answers that SEAL's authors published, containment agrees on 85.9 % (a mark of
 1 is right in 95.8 %; it misses what is said in other words) and exact match on 68.7 %: base models answer in sentences.
+`calibrated` learnt from those verdicts (`tasks.calibrated`).
 
     load_grader("f1")(task.questions, answers)
 """
@@ -76,7 +77,18 @@ def _each(mark: Callable[[str, str], float]) -> Grader:
     return grade
 
 
-GRADERS: dict[str, Grader] = {"exact": _each(exact_match), "contains": _each(containment), "f1": _each(token_f1)}
+def _calibrated(questions: Sequence[Question], answers: Sequence[str]) -> list[Score]:
+    from selfedit.tasks.calibrated import grade  # loads numpy and the model, which the others need not wait for
+
+    return grade(questions, answers)
+
+
+GRADERS: dict[str, Grader] = {
+    "exact": _each(exact_match),
+    "contains": _each(containment),
+    "f1": _each(token_f1),
+    "calibrated": _calibrated,
+}
 
 
 def load_grader(name: str) -> Grader:
