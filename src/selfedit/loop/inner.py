@@ -195,8 +195,10 @@ def run_trials(
         new = {unit.task.id: unit.task for unit in wave if unit.task.id not in before}
         marks = examine(list(new.values()), [learner] * len(new), domain, engine, grade, exam)
         before |= dict(zip(new, marks, strict=True))
-        trials = _run_wave(wave, before, domain, learner, engine, grade, exam, together)
-        yield from (trial for trial in trials if trial.key not in known)
+        edits = [_read(unit, domain) for unit in wave]
+        for part in _parts(edits, together):
+            trials = _run_part(wave[part], edits[part], before, domain, learner, engine, grade, exam, together)
+            yield from (trial for trial in trials if trial.key not in known)
 
 
 def examine_untrained(
@@ -293,26 +295,14 @@ def _unmeasured(task: Task, failure: Failure) -> _Marks:
     return _Marks(tuple(Score(value, "", failure.message) for _ in task.questions), failure)
 
 
-def _run_wave(
-    wave: Sequence[Unit],
-    before: dict[str, tuple[Score, ...]],
-    domain: Domain,
-    learner: Adapter | None,
-    engine: Backend,
-    grade: Grader,
-    exam: ExamSettings,
-    together: int,
-) -> list[Trial]:
-    edits = [_read(unit, domain) for unit in wave]
-    # A full update takes as much memory as the model: each is examined and released before the next is trained.
-    size = together if any(_is_full(each) for each in edits) else len(wave)
-    parts = [slice(start, start + size) for start in range(0, len(wave), size)]
-    lab = (before, domain, learner, engine, grade, exam, together)
-    return [trial for part in parts for trial in _run_part(wave[part], edits[part], *lab)]
+def _parts(edits: Sequence[tuple[SelfEdit, ...] | Failure], together: int) -> list[slice]:
+    """Say which units of a wave are trained at once: all of them, save where one is a full update.
 
-
-def _is_full(edits: tuple[SelfEdit, ...] | Failure) -> bool:
-    return not isinstance(edits, Failure) and any(edit.train.method == "full" for edit in edits)
+    That takes as much memory as the model: it is examined and released before the next is trained.
+    """
+    is_full = any(edit.train.method == "full" for each in edits if not isinstance(each, Failure) for edit in each)
+    size = together if is_full else len(edits)
+    return [slice(start, start + size) for start in range(0, len(edits), size)]
 
 
 def _run_part(
