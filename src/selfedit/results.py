@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from selfedit.loop.arms import CONTROLS, OPEN_BOOK, arm_names
 from selfedit.loop.inner import is_bad_edit
-from selfedit.plans import Plan
+from selfedit.plans import NOTHING_WRITTEN, Plan
 from selfedit.report.record import EditPair, KindArm, Report
 from selfedit.report.stats import Pair, compare, of_kind, summarise
 from selfedit.runs import read_seconds, read_trials
@@ -80,7 +80,8 @@ def _of_arm(plan: Plan, ledger: Mapping[str, Trial], name: str) -> list[Trial]:
 
 def _shared(variants: Sequence[_Variant]) -> list[str]:
     """The arms that the first variant has measured for all."""
-    return [arm for arm in variants[0].arms if len(variants) > 1 and all(arm not in v.arms for v in variants[1:])]
+    first, *others = variants
+    return [arm for arm in NOTHING_WRITTEN if arm in first.arms and others and all(arm not in v.arms for v in others)]
 
 
 def _all_comparisons(variants: Sequence[_Variant], shared: Sequence[str]) -> Iterator[tuple[str, str]]:

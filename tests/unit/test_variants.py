@@ -132,6 +132,11 @@ def test_models_share_no_arm(tmp_path: Path) -> None:
     assert report.model == "fake, other"
 
 
+def test_rounds_that_one_variant_alone_has_keep_its_name(tmp_path: Path) -> None:
+    report = run_experiment(replace(RECIPE, vary={"outer": {"rounds": [1, 0]}}), tmp_path, "cpu")
+    assert [arm.name for arm in report.arms][3:] == ["round-0 1", "round-1 1", "round-0 0"]
+
+
 def test_several_seeds_of_several_values_are_planned_in_folders_of_their_own(tmp_path: Path) -> None:
     plans, left_out = make_plans(replace(FORMATS, seeds=2), tmp_path)
     folders = ["implications/seed-0", "implications/seed-1", "long/seed-0", "long/seed-1"]
