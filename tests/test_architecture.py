@@ -37,7 +37,7 @@ class Rule:
 
 EVERYTHING = ("",)
 SERVICE = ("workspace", "runs", "types", "errors", "config", "report.stats", "report.record")
-METHOD = ("types", "errors", "tasks.base", "engine.base", "loop.algorithms")
+METHOD = ("types", "errors", "tasks.base", "engine.base", "loop.algorithms", "loop.rewards")
 
 # "Who may import whom", top to bottom. What the table leaves unsaid: the command line opens its neighbours (nobody
 # else could), the loops run the ones inside them, and what trains the embedded model is a program, so it is on top.
@@ -74,7 +74,16 @@ TABLE = (
     Rule(2, ("tracking",), ("types", "errors", "runs")),
     Rule(
         1,
-        ("tasks", "loop.algorithms", "memory.gates", "report.stats", "report.record", "report.names", "report.strict"),
+        (
+            "tasks",
+            "loop.algorithms",
+            "loop.rewards",
+            "memory.gates",
+            "report.stats",
+            "report.record",
+            "report.names",
+            "report.strict",
+        ),
         ("types", "errors"),
         own_folder=True,
     ),

@@ -22,6 +22,7 @@ from selfedit.errors import InputError, boundary
 from selfedit.loop.algorithms import load_algorithm
 from selfedit.loop.arms import experiment
 from selfedit.loop.outer import Known, Lab, Round, Wrote
+from selfedit.loop.rewards import load_reward
 from selfedit.plans import Plan, domain_of, make_plans
 from selfedit.report.record import Report
 from selfedit.results import report_on
@@ -44,6 +45,7 @@ def run_experiment(recipe: Recipe, out: Path, device: str = "auto", progress: Pr
     """
     load_grader(recipe.exam.grader)
     load_algorithm(recipe.outer.algorithm)
+    load_reward(recipe.outer.reward)
     check_trackers(recipe.report_to)
     plans, left_out = make_plans(recipe, out)
     counter = _Counter(progress, sum(plan.n_trials for plan in plans))
@@ -82,7 +84,8 @@ def run_seed(plan: Plan, device: str, on_trial: Callable[[], None]) -> None:
     with open_run(plan.folder, recipe, engine.base) as run, reporting(run, recipe):
         grade = load_grader(recipe.exam.grader)
         settings = recipe.sample, recipe.exam, recipe.seed
-        lab = Lab(domain_of(recipe), engine, grade, *settings, writers.teacher, writers.begins)
+        reward = load_reward(recipe.outer.reward)
+        lab = Lab(domain_of(recipe), engine, grade, *settings, writers.teacher, writers.begins, reward)
         try:
             _refuse_too_long(plan, lab)
             _follow(replace(plan, recipe=recipe), run, lab, on_trial)

@@ -22,18 +22,22 @@ from typing import Any, ClassVar, Literal
 Stage = Literal["propose", "parse", "encode", "train", "answer", "grade"]
 Schedule = Literal["constant", "linear", "cosine"]
 Selection = Literal["improves", "best-of-n", "all-positive"]
+Role = Literal["exam", "hidden", "given"]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """One exam question with its gold answer.
 
-    `kind` names the sort of question for reports that list sorts apart (the world's "two-step"); "" is none.
+    `kind` names the sort of question for reports that list sorts apart (the world's "two-step"); "" is none. Only the
+    marks of the `role` "exam" are a reward; where a model writes its own exam, "hidden" is the half of it that nothing
+    is chosen by, "given" a question that came with the text. Those are marked and reported.
     """
 
     question: str
     answer: str
     kind: str = ""
+    role: Role = "exam"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,7 @@ class WriterSettings:
 class OuterSettings:
     """The outer loop: `rounds` of `tasks` passages, `repeats` inner loops (seeds) an edit, `train` on what was kept.
 
+    `reward` names what an edit is rewarded for (`loop.rewards`), `algorithm` how the writer is reinforced.
     `learner` "writer" trains each inner adapter on top of the current writer (the paper), "base" on the bare model.
     `kinds` are those that the passages of the rounds are of, such as "person" in the embedded model's world; none: all.
     """
@@ -169,6 +174,7 @@ class OuterSettings:
     kinds: tuple[str, ...] = ()
     repeats: int = 1
     learner: Literal["writer", "base"] = "writer"
+    reward: str = "accuracy"
     algorithm: str = "rest_em"
     select: Selection = "improves"
     train: TrainSettings = TrainSettings(
@@ -239,8 +245,9 @@ class Trial:
     """One inner loop, that is one (task, edit, seed): what was written, what it did, what it cost.
 
     `sample` is None where nothing was written, or where several self-edits were trained on at once. `reward` is the
-    mean mark after the update, in [0, 1]; None where nothing could be measured. An edit of the model's that cannot be
-    used is a real 0 with `failure.stage` "parse". `cost` holds seconds by phase.
+    mean mark after the update and `baseline` the one before it, over the questions of the role "exam", in [0, 1]; None
+    where nothing could be measured. An edit of the model's that cannot be used is a real 0 with `failure.stage`
+    "parse". `cost` holds seconds by phase, `measures` what else the outer loop's reward needed, by name.
     """
 
     key: str
@@ -255,11 +262,14 @@ class Trial:
     reward: float | None
     failure: Failure | None
     cost: Mapping[str, float] = field(default_factory=dict)
+    baseline: float | None = None
+    measures: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """An edit with its repeats aggregated, for an algorithm. `reward`, `baseline`: mean marks in [0, 1] or None."""
+    """An edit with its repeats aggregated, for an algorithm: its `reward` and the `baseline` it must exceed to have
+    helped, as `loop.rewards` defines them; None where unmeasured."""
 
     sample: Sample
     reward: float | None
@@ -270,6 +280,11 @@ def mean_score(scores: Sequence[Score]) -> float | None:
     """Average the measured marks; None where there is none."""
     values = [s.value for s in scores if s.value is not None]
     return fmean(values) if values else None
+
+
+def mean_rewarded(questions: Sequence[Question], scores_Q: Sequence[Score]) -> float | None:
+    """Average the measured marks of the questions that count as a reward; None where there is none."""
+    return mean_score([s for q, s in zip(questions, scores_Q, strict=True) if q.role == "exam"]) if scores_Q else None
 
 
 def mean_measured(values: Sequence[float | None]) -> float | None:

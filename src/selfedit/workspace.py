@@ -282,7 +282,7 @@ def _chosen(task: Task, trials: Sequence[Trial], lab: Lab) -> list[Example]:
     nothing usable.
     """
     usable = [trial for trial in trials if trial.task_id == task.id and trial.adapter]
-    rollouts = [rollout for rollouts_G in group(usable) for rollout in rollouts_G]
+    rollouts = [rollout for rollouts_G in group(usable, [task], lab.reward) for rollout in rollouts_G]
     measured = [rollout for rollout in rollouts if rollout.reward is not None]
     best = [max(measured, key=lambda rollout: rollout.reward or 0.0)] if measured else rollouts
     examples = [example for rollout in best for example in lab.domain.parse(task, rollout.sample).examples]

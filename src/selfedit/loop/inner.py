@@ -37,7 +37,7 @@ from selfedit.types import (
     Task,
     TrainJob,
     Trial,
-    mean_score,
+    mean_rewarded,
 )
 
 WAVE = 48  # units handed to the engine at once: enough for all its slots, and what a kill can cost
@@ -409,7 +409,8 @@ def _trial(
         adapter=adapter.id if isinstance(adapter, Adapter) else None,
         before_Q=before_Q,
         after_Q=marks.scores_Q,
-        reward=mean_score(marks.scores_Q),
+        reward=mean_rewarded(unit.task.questions, marks.scores_Q),
         failure=marks.failure,
         cost=cost,
+        baseline=mean_rewarded(unit.task.questions, before_Q),
     )

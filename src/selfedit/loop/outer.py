@@ -18,6 +18,7 @@ from typing import Self
 from selfedit.engine.base import Backend, Writer
 from selfedit.errors import ConfigError, RunError
 from selfedit.loop.inner import Unit, Written, is_bad_edit, plan, propose, run_trials, seed_of
+from selfedit.loop.rewards import Reward, accuracy
 from selfedit.tasks.base import Domain, Grader
 from selfedit.types import (
     Adapter,
@@ -32,7 +33,6 @@ from selfedit.types import (
     TrainJob,
     Trial,
     mean_measured,
-    mean_score,
 )
 
 FIRST = "train-1"  # the stage that every experiment of a run shares
@@ -44,8 +44,8 @@ Algorithm = Callable[[Sequence[Sequence[Rollout]]], list[Datum]]
 class Lab:
     """What every experiment of a run shares: domain, engine with the frozen base, grader, settings, seed.
 
-    `teacher` writes in the engine's place, where the writer is another model than the learner, and `begins` is the
-    adapter with which the writer begins.
+    `reward` says what an edit is worth. `teacher` writes in the engine's place, where the writer is another model than
+    the learner, and `begins` is the adapter with which the writer begins.
     """
 
     domain: Domain
@@ -56,6 +56,7 @@ class Lab:
     seed: int
     teacher: Writer | None = None
     begins: Adapter | None = None
+    reward: Reward = accuracy
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def improve(
         stage = f"{label}-{index}" if index > 1 else FIRST
         learner = learner_of(writer, lab, cfg)
         trials_N = yield from write_and_try(stage, tasks_P, lab, writer, learner, cfg.repeats, lab.sample, known)
-        groups_PG = group(trials_N)
+        groups_PG = group(trials_N, tasks_P, lab.reward)
         data = algorithm(groups_PG)
         if data:
             writer = _reinforce(data, writer, lab, cfg, stage)
@@ -137,8 +138,10 @@ def learner_of(writer: Adapter | None, lab: Lab, cfg: OuterSettings) -> Adapter 
     return writer if cfg.learner == "writer" and lab.teacher is None else None
 
 
-def group(trials_N: Sequence[Trial]) -> list[list[Rollout]]:
-    """Aggregate repeats and group the edits of each task: rollouts [P][G]. Edits never written are left out."""
+def group(trials_N: Sequence[Trial], tasks_P: Sequence[Task], reward: Reward) -> list[list[Rollout]]:
+    """Aggregate each edit's repeats to what `reward` finds them worth, and group the edits of each task: rollouts
+    [P][G]. Edits never written are left out."""
+    tasks = {task.id: task for task in tasks_P}
     by_edit: dict[tuple[str, int], list[Trial]] = {}
     for trial in trials_N:
         by_edit.setdefault((trial.task_id, trial.edit), []).append(trial)
@@ -147,8 +150,8 @@ def group(trials_N: Sequence[Trial]) -> list[list[Rollout]]:
         rollouts = groups.setdefault(task_id, [])
         sample = next((trial.sample for trial in trials_R if trial.sample), None)
         if sample:
-            baseline = mean_measured([mean_score(t.before_Q) for t in trials_R])
-            rollouts.append(Rollout(sample, mean_measured([t.reward for t in trials_R]), baseline))
+            outcome = reward(tasks[task_id], trials_R)
+            rollouts.append(Rollout(sample, outcome.reward, outcome.baseline))
     return list(groups.values())
 
 

@@ -9,6 +9,7 @@ import pytest
 from selfedit.errors import RunError
 from selfedit.loop.algorithms import rest_em
 from selfedit.loop.outer import FIRST, Algorithm, Event, Known, Lab, Round, Wrote, group, improve, write, write_and_try
+from selfedit.loop.rewards import Outcome, accuracy
 from selfedit.tasks.graders import load_grader
 from selfedit.tasks.knowledge import over_documents
 from selfedit.types import (
@@ -43,6 +44,10 @@ def nothing(groups_PG: Sequence[Sequence[Rollout]]) -> list[Datum]:
 def lab(engine: FakeEngine, tasks: Sequence[Task] = TASKS, edits: int = 3, seed: int = 7) -> Lab:
     domain = over_documents(tasks, "implications", TrainSettings())
     return Lab(domain, engine, load_grader("exact"), SampleSettings(edits=edits), ExamSettings(), seed)
+
+
+def grouped(trials: Sequence[Trial]) -> list[list[Rollout]]:
+    return group(trials, [*TASKS, replace(TASKS[0], id="a"), replace(TASKS[0], id="b")], accuracy)
 
 
 def run(
@@ -168,7 +173,7 @@ def test_the_next_writer_imitates_what_was_kept_with_the_outer_settings() -> Non
     engine = whole()
     trials = trials_in(run(engine, replace(CFG, rounds=1)))
     outer = engine.trained[-1]
-    kept = best(group(trials))
+    kept = best(grouped(trials))
     assert outer.settings == CFG.train
     assert outer.data == tuple(kept)
     assert len(kept) == 2
@@ -193,11 +198,24 @@ def test_a_writer_that_cannot_be_trained_ends_the_run_with_a_sentence() -> None:
         run(engine)
 
 
+def test_the_labs_reward_decides_what_is_kept() -> None:
+    engine = whole()
+
+    def shortest(task: Task, trials: Sequence[Trial]) -> Outcome:
+        assert {trial.task_id for trial in trials} == {task.id}
+        return Outcome(1 / len(trials[0].sample.text if trials[0].sample else "x"), 0.0)
+
+    cfg = replace(CFG, rounds=1)
+    events = list(improve("train", TASKS, replace(lab(engine), reward=shortest), best, cfg, Known()))
+    briefest = [min(event.samples, key=lambda s: len(s.text)) for event in events if isinstance(event, Wrote)]
+    assert [datum.tokens for datum in engine.trained[-1].data] == [s.prompt_tokens + s.tokens for s in briefest]
+
+
 def test_a_round_sums_up_its_trials() -> None:
     events = run(troubled(), replace(CFG, rounds=2))
     for event in rounds_in(events):
         trials = [t for t in trials_in(events) if t.key.startswith(f"train-{event.index}/")]
-        rollouts = [r.reward for rollouts in group(trials) for r in rollouts if r.reward is not None]
+        rollouts = [r.reward for rollouts in grouped(trials) for r in rollouts if r.reward is not None]
         assert event.n_trials == len(trials) == 12
         assert event.n_failed == sum(t.reward is None for t in trials) > 0
         assert event.reward == pytest.approx(sum(rollouts) / len(rollouts))
@@ -223,28 +241,29 @@ def trial(
         (Score(reward, ""),),
         reward,
         failure,
+        baseline=before,
     )
 
 
 def test_repeats_of_an_edit_are_averaged_over_what_was_measured() -> None:
     trials = [trial("a", 0, 0, 1.0, 0.0), trial("a", 0, 1, None, None), trial("a", 0, 2, 0.0, 1.0)]
-    ((rollout,),) = group(trials)
+    ((rollout,),) = grouped(trials)
     assert (rollout.reward, rollout.baseline) == (0.5, 0.5)
 
 
 def test_edits_are_grouped_by_their_task_in_order() -> None:
     trials = [trial(t, e, r, e / 4) for t in ("b", "a") for e in (0, 1, 2) for r in (0, 1)]
-    groups = group(trials)
+    groups = grouped(trials)
     assert [[r.reward for r in rollouts] for rollouts in groups] == [[0.0, 0.25, 0.5]] * 2
     assert [[r.sample.text for r in rollouts] for rollouts in groups] == [["s0", "s1", "s2"]] * 2
 
 
 def test_an_unmeasured_edit_has_no_reward_and_one_that_was_never_written_is_left_out() -> None:
-    assert [[r.reward for r in rollouts] for rollouts in group([trial("a", 0, 0, None), trial("a", 1, 0, 0.5)])] == [
+    assert [[r.reward for r in rollouts] for rollouts in grouped([trial("a", 0, 0, None), trial("a", 1, 0, 0.5)])] == [
         [None, 0.5]
     ]
-    assert group([trial("a", 0, 0, None, text=""), trial("a", 1, 0, None, text="")]) == [[]]
-    assert group([]) == []
+    assert grouped([trial("a", 0, 0, None, text=""), trial("a", 1, 0, None, text="")]) == [[]]
+    assert grouped([]) == []
 
 
 # ── kill and resume ──
