@@ -176,8 +176,8 @@ def losses(model: Qwen2ForCausalLM, given: Batch, device: torch.device) -> tuple
     return (each * weights).sum() / weights.sum(), hits
 
 
-def new_model(seed: int, size: str = "medium") -> Qwen2ForCausalLM:
-    """Draw a model's first weights: 0.6, 2.2 (pup itself) or 4.8 million parameters."""
+def new_model(seed: int, size: str = "medium", layers: int = LAYERS) -> Qwen2ForCausalLM:
+    """Draw a model's first weights: with pup's four layers 0.6, 2.2 (pup itself) or 4.8 million parameters."""
     hidden, feed_forward = SIZES[size]
     torch.manual_seed(seed)
     return Qwen2ForCausalLM(
@@ -185,7 +185,7 @@ def new_model(seed: int, size: str = "medium") -> Qwen2ForCausalLM:
             vocab_size=VOCABULARY,
             hidden_size=hidden,
             intermediate_size=feed_forward,
-            num_hidden_layers=LAYERS,
+            num_hidden_layers=layers,
             num_attention_heads=hidden // HEAD,
             num_key_value_heads=hidden // HEAD,
             max_position_embeddings=CONTEXT,
