@@ -6,9 +6,11 @@
 
 All other keys are kept; a "probability" or "correct" that was there is replaced. The grader `calibrated` gives the
 probability that GPT-4.1 would say correct, and null for "correct" where it is not sure, unless it is to decide them
-all. The others are rules: they have no probability (null), and a mark from 0.5 up is correct. A line without a gold
-answer has null for both. Files named .gz are compressed. Nothing is left at the target unless all lines were graded,
-and memory holds a batch at a time.
+all. The others have no probability (null). Rules call a mark from 0.5 up correct; a judge says so itself, or null where
+the call failed or it said neither, and `calibrated+judge` asks it only where `calibrated` is not sure. A line without a
+gold answer has null for both. Files named .gz are compressed. Nothing is left at the target unless all lines were
+graded, and memory holds a batch at a time; a judge's verdicts are kept beside the target (`verdicts.jsonl`), so that
+grading again, after a kill or because calls failed, asks only for those that are missing.
 
     grade_file(Path("answers.jsonl.gz"), "calibrated", Path("graded.jsonl"))
 """
@@ -18,16 +20,19 @@ from __future__ import annotations
 import gzip
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from selfedit.errors import InputError
-from selfedit.tasks.graders import load_grader
-from selfedit.types import Question
+from selfedit.errors import ConfigError, InputError
+from selfedit.judges import check_grader, open_grader
+from selfedit.tasks.base import Grader
+from selfedit.tasks.judge import FAILED, REFUSED
+from selfedit.types import ExamSettings, JudgeSettings, Question, Score
 
 AT_ONCE = 8192  # lines
 KEYS = ("question", "gold", "prediction")
@@ -35,68 +40,81 @@ KEYS = ("question", "gold", "prediction")
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """How many lines were graded, and how they were found; the rest had no gold answer or was left undecided."""
+    """How many lines were graded, and how they were found. `open` counts the others by what kept them undecided, and
+    `example` is what the server said to the first of the calls that failed."""
 
-    lines: int = 0
     correct: int = 0
     wrong: int = 0
+    open: Mapping[str, int] = field(default_factory=dict)
+    example: str = ""
 
     @property
     def undecided(self) -> int:
-        return self.lines - self.correct - self.wrong
+        return sum(self.open.values())
+
+    @property
+    def lines(self) -> int:
+        return self.correct + self.wrong + self.undecided
 
 
-def grade_file(source: Path, grader: str, to: Path, decide_all: bool = False) -> Graded:
+def grade_file(
+    source: Path, grader: str, to: Path, decide_all: bool = False, judge: JudgeSettings | None = None
+) -> Graded:
     """Grade the lines of `source` into `to`; return the counts.
 
-    Raises `ConfigError` for an unknown grader and `InputError` for a file or line that cannot be used, or a target
-    that cannot be written.
+    Raises `ConfigError` for an unknown grader or a judge that it does not ask, `ModelError` for a server that is not
+    there, and `InputError` for a file or line that cannot be used, or a target that cannot be written.
     """
-    load_grader(grader)  # unknown: say so before anything is read
+    judge = judge or JudgeSettings()
+    check_grader(grader, judge)  # said before anything is read
+    if judge != JudgeSettings() and not ExamSettings(grader).asks_judge:
+        raise ConfigError(
+            f"a judge is named and the grader {grader!r} asks none; choose --grader judge or calibrated+judge"
+        )
     if to.is_dir() or not to.absolute().parent.is_dir():
         raise InputError(f"cannot write to {str(to)!r}; name a file in a folder that exists")
     if to.exists() and to.samefile(source):
         raise InputError(f"{str(to)!r} is the file to grade itself; name another one for --out")
-    counts = Graded()
+    grade = open_grader(grader, judge, to.absolute().parent)
+    verdicts: Counter[bool] = Counter()
+    undecided: Counter[str] = Counter()
+    examples: list[str] = []
     with _whole(to) as target:
         unread = read_rows(source)
         while rows := list(islice(unread, AT_ONCE)):
-            for row in grade_rows(rows, grader, decide_all):
-                found = row["correct"]
-                counts = replace(
-                    counts,
-                    lines=counts.lines + 1,
-                    correct=counts.correct + (found is True),
-                    wrong=counts.wrong + (found is False),
-                )
-                target.write(json.dumps(row, ensure_ascii=False) + "\n")
+            for row, score in zip(rows, _scores(rows, grade), strict=True):
+                found = _found(score, grader == "calibrated", decide_all)
+                target.write(json.dumps(row | found, ensure_ascii=False) + "\n")
+                if found["correct"] is None:
+                    undecided[score.why.partition(": ")[0]] += 1
+                    examples += [score.why] if score.why.startswith((FAILED, REFUSED)) and not examples else []
+                else:
+                    verdicts[found["correct"]] += 1
+        counts = Graded(verdicts[True], verdicts[False], dict(undecided.most_common()), "".join(examples))
         if not counts.lines:
             raise InputError(f"there is no line in {str(source)!r}; expected one {_expected()} a line")
     return counts
 
 
-def grade_rows(rows: Sequence[dict[str, Any]], grader: str, decide_all: bool = False) -> list[dict[str, Any]]:
-    """Return the rows with "probability" and "correct"."""
+def _scores(rows: Sequence[Mapping[str, Any]], grade: Grader) -> list[Score]:
     questions = [Question(row["question"], row["gold"]) for row in rows]
-    scores = load_grader(grader)(questions, [row["prediction"] for row in rows])
-    marks = [score.value for score in scores]
-    if grader != "calibrated":
-        return [row | {"probability": None, "correct": _decided(mark)} for row, mark in zip(rows, marks, strict=True)]
-    verdicts = [_decided(mark) if decide_all else _verdict(mark) for mark in marks]
-    return [
-        row | {"probability": mark if mark is None else round(mark, 4), "correct": verdict}
-        for row, mark, verdict in zip(rows, marks, verdicts, strict=True)
-    ]
+    return grade(questions, [row["prediction"] for row in rows])
 
 
-def _decided(mark: float | None) -> bool | None:
-    return None if mark is None else mark >= 0.5
+def _found(score: Score, is_probability: bool, decide_all: bool) -> dict[str, Any]:
+    """Return what a line gets. A probability is a verdict where the grader is sure, or all are to be decided."""
+    mark = score.value
+    if mark is None:
+        return {"probability": None, "correct": None}
+    if not is_probability:
+        return {"probability": None, "correct": mark >= 0.5}
+    return {"probability": round(mark, 4), "correct": mark >= 0.5 if decide_all else _verdict(mark)}
 
 
-def _verdict(probability: float | None) -> bool | None:
+def _verdict(probability: float) -> bool | None:
     from selfedit.tasks.calibrated import load_calibrated
 
-    return None if probability is None else load_calibrated().verdict(probability)
+    return load_calibrated().verdict(probability)
 
 
 def read_rows(source: Path) -> Iterator[dict[str, Any]]:

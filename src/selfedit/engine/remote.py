@@ -28,8 +28,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -145,9 +145,17 @@ class RemoteWriter:
         self, prompts: Sequence[str], max_tokens: int = 1024, temperature: float = 0.0, stage: Stage = "grade"
     ) -> list[str | Failure]:
         """Complete every prompt once, stripped, in order; greedily by default. A cut completion is a failure."""
+        found = dict(self.completions(prompts, max_tokens, temperature, stage))
+        return [found[place] for place in range(len(prompts))]
+
+    def completions(
+        self, prompts: Sequence[str], max_tokens: int = 1024, temperature: float = 0.0, stage: Stage = "grade"
+    ) -> Iterator[tuple[int, str | Failure]]:
+        """Complete every prompt as `complete` does; yield each as soon as it is there, with its place."""
         requests = [_Request(stage, prompt, max_tokens, temperature, 1.0, _seed(0, 0)) for prompt in prompts]
-        found = [self._usable(stage, max_tokens, [sample]) for sample in self._send(requests)]
-        return [each if isinstance(each, Failure) else each[0].text.strip() for each in found]
+        for place, sample in self._as_they_come(requests):
+            found = self._usable(stage, max_tokens, [sample])
+            yield place, found if isinstance(found, Failure) else found[0].text.strip()
 
     def check(self) -> None:
         """Ask the server for its models. Raises `ModelError` where it is not there, refuses the key, or lists others.
@@ -194,6 +202,10 @@ class RemoteWriter:
 
     def _send(self, requests: Sequence[_Request]) -> list[Sample | Failure]:
         """Send all, at most `concurrency` at once; return what came, in the same order."""
+        found = dict(self._as_they_come(requests))
+        return [found[place] for place in range(len(requests))]
+
+    def _as_they_come(self, requests: Sequence[_Request]) -> Iterator[tuple[int, Sample | Failure]]:
         hopeless: list[Failure] = []
 
         def ask(request: _Request) -> Sample | Failure:
@@ -206,7 +218,9 @@ class RemoteWriter:
 
         pool = ThreadPoolExecutor(self.concurrency, "writer")
         try:
-            return list(pool.map(ask, requests))
+            places = {pool.submit(ask, request): place for place, request in enumerate(requests)}
+            for future in as_completed(places):
+                yield places[future], future.result()
         finally:
             pool.shutdown(cancel_futures=True)
 

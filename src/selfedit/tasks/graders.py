@@ -26,10 +26,11 @@ from collections.abc import Callable, Sequence
 
 from selfedit.errors import ConfigError, near_miss
 from selfedit.tasks.base import Grader
+from selfedit.tasks.judge import Complete, calibrated_first, judge_grader
 from selfedit.types import Question, Score
 
 ARTICLES = frozenset({"a", "an", "the"})
-_NUMBER_SIGN = re.compile(r"(?<=\d)\.(?=\d)|(?<![\w-])-(?=\d)")
+_NUMBER_SIGN = re.compile(r"(?<=\d)\.(?=\d)|(?<!\S)[^\w\s-]*-(?=\d)")  # ends with a decimal point, or a word's minus
 
 
 def exact_match(gold: str, answer: str) -> float:
@@ -56,7 +57,7 @@ def token_f1(gold: str, answer: str) -> float:
 def normalise(text: str) -> list[str]:
     """Split into SQuAD's tokens. Where articles or punctuation are all there is, they are the tokens; blank: []."""
     lowered = unicodedata.normalize("NFC", text).replace("\N{MINUS SIGN}", "-").lower()
-    kept = {match.start() for match in _NUMBER_SIGN.finditer(lowered)}
+    kept = {match.end() - 1 for match in _NUMBER_SIGN.finditer(lowered)}
     words = "".join(c for i, c in enumerate(lowered) if i in kept or not _is_punctuation(c)).split()
     return [word for word in words if word not in ARTICLES] or words or lowered.split()
 
@@ -83,16 +84,40 @@ def _calibrated(questions: Sequence[Question], answers: Sequence[str]) -> list[S
     return grade(questions, answers)
 
 
+def _grid(questions: Sequence[Question], answers: Sequence[str]) -> list[Score]:
+    from selfedit.tasks.arc import grade  # loads numpy, too
+
+    return grade(questions, answers)
+
+
 GRADERS: dict[str, Grader] = {
     "exact": _each(exact_match),
     "contains": _each(containment),
     "f1": _each(token_f1),
     "calibrated": _calibrated,
+    "grid": _grid,
 }
 
 
-def load_grader(name: str) -> Grader:
-    """Return the grader called `name`. Raises `ConfigError` for an unknown one."""
-    if name not in GRADERS:
-        raise ConfigError(f"unknown grader {name!r}; {near_miss(name, GRADERS)}")
-    return GRADERS[name]
+# Graders that ask a model, made of what completes prompts.
+JUDGED: dict[str, Callable[[Complete], Grader]] = {
+    "judge": judge_grader,
+    "calibrated+judge": calibrated_first,
+}
+
+
+def load_grader(name: str, complete: Complete | None = None) -> Grader:
+    """Return the grader called `name`, which asks through `complete` if it is one that asks a model.
+
+    Raises `ConfigError` for an unknown one, and for one that asks where there is nobody to ask.
+    """
+    if name not in (*GRADERS, *JUDGED):
+        raise ConfigError(f"unknown grader {name!r}; {near_miss(name, [*GRADERS, *JUDGED])}")
+    if name in GRADERS:
+        return GRADERS[name]
+    if complete is None:
+        raise ConfigError(
+            f"the grader {name!r} asks a model on a server and none is named; set judge.model and judge.url "
+            "(`selfedit grade`: --judge-model and --judge-url)"
+        )
+    return JUDGED[name](complete)
