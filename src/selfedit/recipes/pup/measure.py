@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Callable, Sequence
 from statistics import fmean
@@ -17,7 +16,7 @@ from statistics import fmean
 from selfedit.engine.base import AnswerJob, Backend, SampleJob, open_backend
 from selfedit.errors import BadEdit
 from selfedit.recipes.pup.corpus import FORM_SHARES, practised
-from selfedit.tasks import world
+from selfedit.tasks import world, world_claims
 from selfedit.tasks.edits import FORMATS, parse_edit
 from selfedit.tasks.exams import answer_prompt, exam_prompt, read_exam
 from selfedit.tasks.graders import load_grader
@@ -127,18 +126,7 @@ def writing(engine: Backend, name: str, tasks: Sequence[Task]) -> Share:
 
 def claimed(task: Task, text: str) -> list[str]:
     """Find the values that a text claims for its entity in the world's own phrasings of statements."""
-    values = []
-    for attribute in world.ATTRIBUTES[task.meta["kind"]]:
-        for form in attribute.tell:
-            values += _pattern(form).findall(text)
-    return values
-
-
-def _pattern(form: str) -> re.Pattern[str]:
-    slots = {"S": r"[\w ]+?", "P": r"[\w' ]+?", "n": r"[\w ]+?", "v": r"([\w ]+?)"}
-    parts = re.split(r"\{(\w)\}", form)
-    body = "".join(slots[part] if i % 2 else re.escape(part) for i, part in enumerate(parts))
-    return re.compile(rf"(?:^|(?<=\. )){body}(?=\s|$)", re.MULTILINE)
+    return [claim.value for claim in world_claims.statements(task.meta["kind"], text)]
 
 
 def exams(engine: Backend, tasks: Sequence[Task]) -> Share:
