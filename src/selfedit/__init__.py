@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from selfedit.loop.inner import propose as propose
     from selfedit.loop.inner import run_trials as run_trials
     from selfedit.loop.outer import improve as improve
+    from selfedit.recipe import Recipe as Recipe
     from selfedit.tasks.base import load_domain as load_domain
     from selfedit.types import Adapter as Adapter
     from selfedit.types import Datum as Datum
     from selfedit.types import Example as Example
     from selfedit.types import Failure as Failure
     from selfedit.types import Question as Question
-    from selfedit.types import Recipe as Recipe
     from selfedit.types import Sample as Sample
     from selfedit.types import Score as Score
     from selfedit.types import SelfEdit as SelfEdit
@@ -40,7 +40,7 @@ _PUBLIC = {
     "Example": "selfedit.types",
     "Failure": "selfedit.types",
     "Question": "selfedit.types",
-    "Recipe": "selfedit.types",
+    "Recipe": "selfedit.recipe",
     "Sample": "selfedit.types",
     "Score": "selfedit.types",
     "SelfEdit": "selfedit.types",

@@ -91,6 +91,8 @@ def _print_lesson(lesson: Lesson) -> None:
 
     edits = f"{lesson.n_edits} self-edits tried, {lesson.n_unusable} unusable, {lesson.n_failed} not measured"
     out.print(f"{lesson.n_documents} documents, {edits}")
+    for note in lesson.notes:
+        out.print(note, markup=False, soft_wrap=True)
     out.print(render_gain(lesson.before, lesson.after, lesson.gain))
     if lesson.gain.n == 0:
         out.print(
@@ -128,12 +130,17 @@ def run(
 ) -> None:
     """Run an experiment and report on it. Killed and started again, it goes on where it was."""
     from selfedit.config import load_recipe
-    from selfedit.experiment import run_experiment
+    from selfedit.experiment import load_program, run_experiment
     from selfedit.report.render import headline, render_example, render_table, write_report
 
     plan = load_recipe(recipe, overrides or [])
     folder = to or Path("runs") / (plan.name or Path(recipe).stem)
     out.print(f"{recipe}: {plan.model}, {plan.format} self-edits, seed {plan.seed}")
+    if plan.program:
+        with _bar("models") as progress:
+            lines = list(load_program(plan)(plan, folder, device, progress))
+        out.print("\n".join(lines), markup=False, soft_wrap=True)
+        return
     with _bar("inner loops") as progress:
         report = run_experiment(plan, folder, device, progress)
     page = write_report(folder, report)
@@ -298,20 +305,34 @@ def write(
 def grade(
     source: Annotated[Path, typer.Argument(help="answers.jsonl[.gz]: question, gold and prediction on every line")],
     to: Annotated[Path, typer.Option("--out", help="file to write, .jsonl or .jsonl.gz")],
-    grader: Annotated[str, typer.Option(help="calibrated, contains, exact or f1")] = "calibrated",
+    grader: Annotated[
+        str, typer.Option(help="calibrated, contains, exact, f1, judge or calibrated+judge")
+    ] = "calibrated",
     no_abstain: Annotated[
         bool, typer.Option("--no-abstain", help="decide what the grader is not sure of, too")
     ] = False,
+    judge_model: Annotated[str, typer.Option(help="the judge: its name on the server", show_default=False)] = "",
+    judge_url: Annotated[str, typer.Option(help="its server, as in http://127.0.0.1:8000/v1", show_default=False)] = "",
+    judge_key_env: Annotated[
+        str, typer.Option(help="environment variable that holds its key", show_default=False)
+    ] = "",
 ) -> None:
     """Mark answers that somebody else's model gave: each line back, with "probability" and "correct".
 
     The grader `calibrated` learnt from GPT-4.1's verdicts and needs no network; "correct" is null where it is not sure.
+    `judge` asks a model on a server that speaks OpenAI's API about every answer, `calibrated+judge` about those that
+    `calibrated` is not sure of. Started again, it asks only for the verdicts that are missing.
     """
     from selfedit.grading import grade_file
+    from selfedit.types import JudgeSettings
 
-    found = grade_file(source, grader, to, no_abstain)
+    found = grade_file(source, grader, to, no_abstain, JudgeSettings(judge_model, judge_url, judge_key_env))
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in found.open.items())
     counts = f"{found.correct:,} correct, {found.wrong:,} wrong, {found.undecided:,} undecided"
-    out.print(f"{found.lines:,} answers: {counts}\ngraded: {to}", markup=False, soft_wrap=True)
+    out.print(f"{found.lines:,} answers: {counts}{f' ({reasons})' if reasons else ''}", markup=False, soft_wrap=True)
+    if found.example:
+        out.print(f"{found.example}; the same command asks again", markup=False, soft_wrap=True)
+    out.print(f"graded: {to}", markup=False, soft_wrap=True)
 
 
 @app.command()

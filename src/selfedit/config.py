@@ -30,7 +30,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from selfedit.errors import ConfigError, near_miss
-from selfedit.types import Recipe, recipe_hash
+from selfedit.recipe import Recipe, recipe_hash
 
 __all__ = ["ARMS", "list_recipes", "load_recipe", "recipe_hash", "resolved", "variants", "varied_key"]
 
@@ -43,8 +43,10 @@ ARMS = (
     "in-context",
     "shuffled-reward",
     "random-edits",
+    "even",
+    "weak",
 )
-_PATHS = ("data", "completions", "template")
+_PATHS = ("data", "completions", "template", "outer.reward", "outer.terms.probes")
 _SHORT = {"n": "eval_tasks"}
 
 # pydantic speaks JSON; a recipe is TOML.
@@ -70,7 +72,12 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     key = varied_key(recipe)
     if key and any(_known_part(key.split("."), layer.values)[0] == key for layer in layers[1:]):
         raise ConfigError(f"{key!r} varies in this recipe; name its values in vary.{key}=[…], or add vary={{}}")
-    variants(recipe)  # what is wrong with one of them is better known now than after the others have run
+    varied = variants(recipe)  # what is wrong with one of them is better known now than after the others have run
+    if recipe.judge.model and not any(each.asks_judge for each in varied.values()):
+        raise ConfigError(
+            f"the judge {recipe.judge.model!r} is named and the grader {recipe.exam.grader!r} asks none; "
+            'set exam.grader="judge" (or "calibrated+judge"), or leave out judge.model'
+        )
     return recipe if recipe.name else replace(recipe, name=name)
 
 
@@ -181,11 +188,20 @@ def _read_toml(file: Traversable) -> dict[str, Any]:
         raise ConfigError(f"the recipe {file} is not TOML: {error}".replace("(at end of document)", end)) from error
 
 
-def _beside(file: Traversable, values: dict[str, Any]) -> dict[str, Any]:
-    """Replace paths that are meant from the recipe file's folder by paths that are meant from here."""
+def _beside(file: Traversable, values: dict[str, Any], table: str = "") -> dict[str, Any]:
+    """Replace paths that are meant from the recipe file's folder by paths that are meant from here.
+
+    Of "path.py:function" the part before the colon is the path.
+    """
     folder = Path(str(file)).parent
-    found = {key: folder / values[key] for key in _PATHS if isinstance(values.get(key), str) and values[key]}
-    return values | {key: str(path) for key, path in found.items() if path.exists()}
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found[key] = _beside(file, value, f"{table}{key}.")
+        elif table + key in _PATHS and isinstance(value, str) and value:
+            path = value.rpartition(":")[0] if ".py:" in value else value
+            found[key] = str(folder / value) if (folder / path).exists() else value
+    return values | found
 
 
 def _with_implied(recipe: Recipe, layers: Sequence[_Layer]) -> Recipe:
@@ -326,6 +342,8 @@ _TRAIN: dict[str, _Check] = {
     "weight_decay": _at_least(0),
     "clip": _at_least(0),
     "pad_to": _at_least(0),
+    "clip_ratio": _at_least(0),
+    "kl": _at_least(0),
 }
 # What types cannot say, by dotted key.
 _CHECKS: dict[str, _Check] = {
@@ -340,10 +358,23 @@ _CHECKS: dict[str, _Check] = {
     "sample.top_p": (lambda value: 0 < value <= 1, "a fraction above 0, at most 1"),
     "sample.max_tokens": _at_least(1),
     "exam.max_tokens": _at_least(1),
+    "judge.max_tokens": _at_least(1),
+    "judge.concurrency": _at_least(1),
+    "judge.timeout_s": _POSITIVE,
+    "judge.retries": _at_least(0),
+    "exam.draws": _at_least(1),
     "outer.rounds": _at_least(0),
+    "outer.patience": _at_least(0),
     "outer.tasks": _at_least(1),
     "outer.repeats": _at_least(1),
+    "outer.keep": _at_least(1),
+    "outer.race.keep": (lambda value: 0 < value < 1, "a fraction above 0, below 1"),
+    "outer.terms.lost": _at_least(0),
+    "outer.terms.kl": _at_least(0),
+    "outer.terms.forbidden": _at_least(0),
+    "outer.terms.measured": (lambda value: 0 < value <= 1, "a fraction above 0, at most 1"),
     **{f"inner.{key}": check for key, check in _TRAIN.items()},
+    "inner.kl": (lambda value: value == 0, "0: there is no policy that a learner should stay near"),
     **{f"outer.train.{key}": check for key, check in _TRAIN.items()},
 }
 
@@ -356,6 +387,62 @@ def _check(recipe: Recipe, layers: Sequence[_Layer]) -> None:
     if recipe.eval_tasks % recipe.together:  # groups that stay what they are when a run is extended
         raise _wrong("together", recipe.together, f"a divisor of eval_tasks, which is {recipe.eval_tasks}", layers)
     _check_writer(recipe)
+    _check_judge(recipe)
+    if {"even", "weak"} & set(recipe.arms) and recipe.exam.questions != "self-made":
+        expected = '"self-made" for the arms "even" and "weak", which given questions only report on'
+        raise _wrong("exam.questions", recipe.exam.questions, expected, layers)
+    if recipe.outer.rounds:
+        _check_groups(recipe, layers)
+        _check_race(recipe, layers)
+
+
+def _check_groups(recipe: Recipe, layers: Sequence[_Layer]) -> None:
+    """Algorithms that compare the edits of a passage need several; those that compare policies, what they drew."""
+    algorithm, edits = recipe.outer.algorithm, recipe.sample.edits
+    least = {"expert_iteration": recipe.outer.keep + 1, "grpo": 2, "rloo": 2}.get(algorithm, 1)
+    if edits < least:
+        raise _wrong("sample.edits", edits, f"at least {least}, as {algorithm!r} compares the edits of a text", layers)
+    if algorithm in ("grpo", "rloo") and recipe.sample.temperature != 1:
+        expected = f"1, where the log-probabilities that {algorithm!r} compares are those of what was drawn"
+        raise _wrong("sample.temperature", recipe.sample.temperature, expected, layers)
+
+
+def _check_race(recipe: Recipe, layers: Sequence[_Layer]) -> None:
+    """A race measures the best edit of a passage, and not what the others are worth."""
+    outer = recipe.outer
+    if not outer.race.by:
+        return
+    if outer.algorithm != "rest_em" or outer.select != "best-of-n":
+        raise ConfigError(
+            "outer.race finds the best self-edit of a text and leaves the others unmeasured, which "
+            f"{outer.algorithm!r} with outer.select={outer.select!r} has to weigh too; set "
+            'outer.algorithm="rest_em" and outer.select="best-of-n", or leave out outer.race'
+        )
+    if "shuffled-reward" in recipe.arms:
+        raise ConfigError(
+            'the control "shuffled-reward" deals out all rewards of a text, and outer.race gives none to those that '
+            "drop out; leave out one of them"
+        )
+    if recipe.sample.edits < 2:
+        raise _wrong("sample.edits", recipe.sample.edits, "at least 2, so that some can be left behind", layers)
+    if outer.race.by != "learnt" and outer.repeats < 2:
+        expected = "at least 2: a race by the first seed spares the seeds after it"
+        raise _wrong("outer.repeats", outer.repeats, expected, layers)
+
+
+def _check_judge(recipe: Recipe) -> None:
+    judge = recipe.judge
+    if judge.url and not judge.model:
+        raise ConfigError(f"judge.url is {judge.url!r} and no model of it is named; add judge.model=NAME")
+    if judge.model and not judge.url:
+        raise ConfigError(
+            f"the judge {judge.model!r} is named and no server that has it; add judge.url=http://127.0.0.1:8000/v1"
+        )
+    if recipe.exam.asks_judge and not judge.model:
+        raise ConfigError(
+            f"the grader {recipe.exam.grader!r} asks a model on a server and none is named; add judge.model=NAME "
+            "judge.url=http://127.0.0.1:8000/v1"
+        )
 
 
 def _check_writer(recipe: Recipe) -> None:

@@ -10,29 +10,33 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
+from importlib import import_module
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
 
+from selfedit.config import variants
 from selfedit.engine.base import Backend, find_device, limit_threads, open_backend
-from selfedit.errors import InputError, boundary
+from selfedit.errors import ConfigError, InputError, boundary
+from selfedit.judges import check_grader, open_grader
 from selfedit.loop.algorithms import load_algorithm
 from selfedit.loop.arms import experiment
 from selfedit.loop.outer import Known, Lab, Round, Wrote
-from selfedit.loop.rewards import load_reward
 from selfedit.plans import Plan, domain_of, make_plans
+from selfedit.recipe import Recipe
 from selfedit.report.record import Report
 from selfedit.results import report_on
 from selfedit.runs import Run, count_trials_written, open_run, read_trials
-from selfedit.tasks.graders import load_grader
+from selfedit.terms import check_questions, check_reward, in_header, keep_reward, refuse_another_reward, with_reward
 from selfedit.tracking import EVERY, check_trackers, reporting, watch
-from selfedit.types import Adapter, Recipe, Trial
+from selfedit.types import Adapter, Exam, Trial
 from selfedit.writers import open_writers
 
 Progress = Callable[[int, int], None]  # trials done, trials in all
+Program = Callable[[Recipe, Path, str, Progress], Iterable[str]]  # its folder, device, progress → lines to show
 POLL_S = 0.5
 
 
@@ -43,11 +47,16 @@ def run_experiment(recipe: Recipe, out: Path, device: str = "auto", progress: Pr
     an unusable model or a server that does not answer, `RunError` for a folder that holds another run or cannot be
     written.
     """
-    load_grader(recipe.exam.grader)
-    load_algorithm(recipe.outer.algorithm)
-    load_reward(recipe.outer.reward)
+    if recipe.program:
+        raise ConfigError(f"{recipe.name!r} is no experiment in arms but a program; give `selfedit run {recipe.name}`")
+    for varied in variants(recipe).values():
+        check_grader(varied.exam.grader, varied.judge)
+        check_reward(varied)
+    load_algorithm(recipe.outer)
     check_trackers(recipe.report_to)
     plans, left_out = make_plans(recipe, out)
+    for plan in plans:
+        check_questions(plan.recipe, plan.train)
     counter = _Counter(progress, sum(plan.n_trials for plan in plans))
     device = find_device(device)
     workers = 1 if device.startswith("cuda") else min(len(plans), os.cpu_count() or 1)
@@ -58,6 +67,16 @@ def run_experiment(recipe: Recipe, out: Path, device: str = "auto", progress: Pr
         for plan in plans:
             run_seed(plan, device, counter.one_more)
     return report_on(plans, left_out)
+
+
+def load_program(recipe: Recipe) -> Program:
+    """Return what runs a recipe that is a program of its own. Raises `ConfigError` where there is no such thing."""
+    module, _, name = recipe.program.partition(":")
+    try:
+        program: Program = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"program is {recipe.program!r}; expected a module:function that can be imported") from error
+    return program
 
 
 @dataclass(slots=True)
@@ -79,16 +98,17 @@ def run_seed(plan: Plan, device: str, on_trial: Callable[[], None]) -> None:
     """Run what is missing of one seed; every event is in the folder before the next begins."""
     engine = open_backend("local", plan.recipe.model, device)
     writers = open_writers(plan.recipe, engine, device)
-    recipe = writers.recipe
+    recipe = in_header(writers.recipe)
     started = time.monotonic()
     with open_run(plan.folder, recipe, engine.base) as run, reporting(run, recipe):
-        grade = load_grader(recipe.exam.grader)
+        grade = open_grader(recipe.exam.grader, recipe.judge, plan.above)
         settings = recipe.sample, recipe.exam, recipe.seed
-        reward = load_reward(recipe.outer.reward)
-        lab = Lab(domain_of(recipe), engine, grade, *settings, writers.teacher, writers.begins, reward)
+        refuse_another_reward(plan.folder, plan.recipe)
+        lab = Lab(domain_of(recipe), engine, grade, *settings, writers.teacher, writers.begins)
+        lab = with_reward(lab, plan.recipe)
         try:
             _refuse_too_long(plan, lab)
-            _follow(replace(plan, recipe=recipe), run, lab, on_trial)
+            _follow(replace(plan, recipe=recipe), run, lab, on_trial, plan.recipe)
         finally:
             run.metric("time/run_s", time.monotonic() - started, step=len(run.trials()))
 
@@ -111,10 +131,13 @@ def _refuse_too_long(plan: Plan, lab: Lab) -> None:
         )
 
 
-def _follow(plan: Plan, run: Run, lab: Lab, on_trial: Callable[[], None]) -> None:
-    known = Known.resumed(run.trials(), run.drawn())
+def _follow(plan: Plan, run: Run, lab: Lab, on_trial: Callable[[], None], reward_of: Recipe) -> None:
+    """`reward_of` is the recipe with the path of a reward of the user's own, which the plan names without it."""
+    known = Known.resumed(run.trials(), run.drawn(), run.exams())
     for event in experiment(plan.recipe, plan.train, plan.unseen, lab, known, plan.given):
         match event:
+            case Exam():
+                run.save_exam(event)
             case Wrote(key, samples):
                 run.save_samples(key, samples)
             case Trial():
@@ -124,7 +147,8 @@ def _follow(plan: Plan, run: Run, lab: Lab, on_trial: Callable[[], None]) -> Non
                 on_trial()
             case Round():
                 _record_round(run, event)
-                if event.label == "train" and event.writer:
+                keep_reward(plan.folder, reward_of)
+                if event.label == "train" and event.writer and not event.is_stop:
                     _keep_writer(event.writer, lab, plan.folder / "writers" / f"round-{event.index}")
     watch(run)
 
@@ -141,6 +165,11 @@ def _record_round(run: Run, round: Round) -> None:
         run.metric(f"{name}/reward/mean", round.reward, round.index)
     run.metric(f"{name}/edits/kept", round.n_kept, round.index)
     run.metric(f"{name}/failure/trials", round.n_failed, round.index)
+    run.metric(f"{name}/groups/all", round.n_groups, round.index)
+    run.metric(f"{name}/groups/without-signal", round.n_degenerate, round.index)
+    run.metric(f"{name}/failure/rewards", round.n_unrewarded, round.index)
+    if round.fit is not None:
+        run.metric(f"{name}/reward/fit", round.fit, round.index)
 
 
 def _run_side_by_side(plans: Sequence[Plan], device: str, workers: int, counter: _Counter) -> None:

@@ -20,11 +20,12 @@ from selfedit.errors import ConfigError, InputError
 from selfedit.loop.arms import Given, n_completions
 from selfedit.loop.inner import Written
 from selfedit.memory.retrieve import nearest
+from selfedit.recipe import Recipe
 from selfedit.sources.completions import Completions, match, read_completions, refuse_lacking
 from selfedit.sources.datasets import read_dataset
 from selfedit.sources.documents import Documents, cut_task, read_folder
 from selfedit.tasks.base import Domain
-from selfedit.types import Failure, Recipe, Sample, Task
+from selfedit.types import Failure, Sample, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class Material:
     """Tasks and completions from outside, and a sentence for everything that was left out on the way.
 
     The documents of a folder are cut, as for a lesson, so that a piece and a self-edit of its length fit into the
-    model's context; each piece is a task, with the questions that it answers, and one that nobody asks about is none.
+    model's context; each piece is a task, with the questions that it answers. One that nobody asks about is none,
+    unless the model writes its own exam.
     """
 
     tasks: tuple[Task, ...] = ()
@@ -69,6 +71,12 @@ def give(material: Material, recipe: Recipe, domain: Domain, unseen: Sequence[Ta
     where the library that searches is missing.
     """
     completions = _completions(material, recipe, domain, unseen) if "completions" in recipe.arms else {}
+    unasked = [task.id for task in unseen if not task.questions]
+    if "retrieval" in recipe.arms and unasked:
+        raise InputError(
+            f"the arm 'retrieval' searches for the passage of a given question, and {len(unasked)} of the unseen "
+            f"passages have none (such as {unasked[0]!r}); leave it out of arms, or give questions"
+        )
     return Given(completions, _found(unseen) if "retrieval" in recipe.arms else {})
 
 
@@ -106,15 +114,17 @@ def _with_data(recipe: Recipe) -> tuple[Recipe, Material]:
         if path.is_dir()
         else read_dataset(recipe.data, recipe.data_split or None, recipe.skip_bad)
     )
-    tasks = [task for task in found.tasks if task.questions]
-    unasked = [f"{task.id!r} has no question to examine it with" for task in found.tasks if not task.questions]
+    is_own = recipe.exam.questions == "self-made"
+    tasks = [task for task in found.tasks if task.questions or is_own]
+    lacking = [task for task in found.tasks if not task.questions and not is_own]
+    unasked = [f"{task.id!r} has no question to examine it with" for task in lacking]
     if path.is_dir() and tasks:
         fits = half_fits(recipe.model)
-        tasks = [piece for task in tasks for piece in cut_task(task, fits) if piece.questions]
+        tasks = [piece for task in tasks for piece in cut_task(task, fits) if piece.questions or is_own]
     if unasked and not (recipe.skip_bad and tasks):
         raise InputError(
             f"{len(unasked)} of {len(found.tasks)} passages in {recipe.data!r} have no question ({unasked[0]}); "
-            "add some, or leave these out with skip_bad=true"
+            "add some, leave these out with skip_bad=true, or let the model write its own: exam.questions=self-made"
         )
     named = replace(recipe, data=f"{path.absolute().name}@{_digest(tasks)}", domain="documents")
     return named, Material(tuple(tasks), None, (*_unread(found), *found.bad, *unasked))

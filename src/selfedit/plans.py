@@ -16,8 +16,9 @@ from selfedit.config import variants, varied_key
 from selfedit.errors import InputError
 from selfedit.loop.arms import CONTROLS, OPEN_BOOK, Given, count_trials
 from selfedit.material import Material, give, read_material
+from selfedit.recipe import Recipe
 from selfedit.tasks.base import Domain, load_domain
-from selfedit.types import Recipe, Task
+from selfedit.types import Task
 
 FOR_THE_WRITER = ("format", "template", "writer", "outer")  # keys that say what is written, and by whom
 NOTHING_WRITTEN = ("base", "passage", *OPEN_BOOK)
@@ -35,6 +36,11 @@ class Plan:
     unseen: list[Task]
     given: Given = field(default_factory=Given)
     variant: str = ""
+
+    @property
+    def above(self) -> Path:
+        """The folder of the whole experiment, with all its variants and seeds."""
+        return self.folder.parents[1 if self.variant else 0]
 
     @property
     def n_trials(self) -> int:

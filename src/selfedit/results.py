@@ -7,28 +7,52 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from selfedit.course import ArmsS, course, difference_by_seed, joined, rounds_done, why_it_stopped
+from selfedit.exam_results import agreements, exam_notes, examined
+from selfedit.leaks import apart, leak_notes
 from selfedit.loop.arms import CONTROLS, OPEN_BOOK, arm_names
 from selfedit.loop.inner import is_bad_edit
+from selfedit.loop.weak import SPREADS
 from selfedit.plans import NOTHING_WRITTEN, Plan
+from selfedit.recipe import Recipe
+from selfedit.report.agreement import Agreement
 from selfedit.report.record import EditPair, KindArm, Report
 from selfedit.report.stats import Pair, compare, of_kind, summarise
-from selfedit.runs import read_seconds, read_trials
-from selfedit.types import Recipe, Task, Trial
+from selfedit.runs import read_metrics, read_seconds, read_trials
+from selfedit.spread_results import (
+    FIRST_PASS,
+    Spent,
+    spent_by,
+    spread_arms,
+    spread_comparisons,
+    spread_kinds,
+    spread_notes,
+    spread_pairs,
+)
+from selfedit.types import Task, Trial
 
 Arms = Mapping[str, Sequence[Trial]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Variant:
-    """A variant's name ("" where nothing varies), its recipe, its seeds' plans and ledgers, its trials by arm."""
+    """A variant's name ("" where nothing varies), its recipe, its seeds' plans and ledgers, its trials by arm
+    and seed; by arm, too, those with the marks on what must not be learnt, which are in none of the others."""
 
     name: str
     recipe: Recipe
     planned: Sequence[tuple[Plan, Mapping[str, Trial]]]
-    arms: Arms
+    arms_S: ArmsS
+    leaked: Arms = field(default_factory=dict)
+    spent_S: Sequence[Spent] = ()
+
+    @property
+    def arms(self) -> Arms:
+        """The trials of all seeds, by arm."""
+        return {arm: [trial for trials in seeds for trial in trials] for arm, seeds in self.arms_S.items()}
 
     def label(self, arm: str) -> str:
         """Name an arm of this variant among those of the others."""
@@ -44,35 +68,61 @@ def report_on(plans: Sequence[Plan], left_out: Sequence[str] = ()) -> Report:
     """
     variants = [_read(name, plans) for name in dict.fromkeys(plan.variant for plan in plans)]
     shared = _shared(variants)
-    arms = {arm: variants[0].arms[arm] for arm in shared}
-    arms |= {v.label(arm): trials for v in variants for arm, trials in v.arms.items() if arm not in shared}
-    tasks = [task for plan in plans for task in plan.unseen]
+    arms_S = {arm: variants[0].arms_S[arm] for arm in shared}
+    arms_S |= {v.label(arm): seeds for v in variants for arm, seeds in v.arms_S.items() if arm not in shared}
+    arms = {arm: [trial for trials in seeds for trial in trials] for arm, seeds in arms_S.items()}
+    tasks = [task for v in variants for plan, _ in v.planned for task in plan.unseen]
     first = variants[0]
+    leaked = {arm: first.leaked[arm] for arm in shared}
+    leaked |= {v.label(arm): found for v in variants for arm, found in v.leaked.items() if arm not in shared}
     return Report(
         model=", ".join(dict.fromkeys(plan.recipe.model for plan in plans)),
         seed=plans[0].recipe.seed,
         seconds=sum(read_seconds(plan.folder) for plan in plans),
         arms=tuple(summarise(name, found) for name, found in arms.items()),
-        paired=tuple(compare(a, arms[a], b, arms[b]) for a, b in _all_comparisons(variants, shared)),
+        paired=tuple(
+            replace(compare(a, arms[a], b, arms[b]), by_seed=difference_by_seed(arms_S[a], arms_S[b]))
+            for a, b in _all_comparisons(variants, shared)
+        )
+        + tuple(pair for v in variants for pair in spread_pairs(v.label, v.spent_S)),
         examples=tuple(_example(first.planned[0][0].unseen, first.arms)),
         kinds=tuple(
             KindArm(kind, summarise(name, of_kind(found, tasks, kind)))
             for kind in sorted({q.kind for task in tasks for q in task.questions} - {""})
             for name, found in arms.items()
-        ),
-        notes=(*(note for v in variants for note in _notes(v)), *_failures(arms)),
+        )
+        + tuple(kind for v in variants for kind in spread_kinds(v.label, v.spent_S)),
+        notes=(*(note for v in variants for note in _notes(v)), *leak_notes(leaked), *_failures(arms)),
         left_out=tuple(left_out),
+        agreements=tuple(_agreements(variants)),
+        course=joined([course(v.name, v.label, v.planned, v.arms_S) for v in variants]),
     )
 
 
 def _read(name: str, plans: Sequence[Plan]) -> _Variant:
-    planned = [(plan, read_trials(plan.folder)) for plan in plans if plan.variant == name]
+    whole = [apart(*examined(plan, read_trials(plan.folder))) for plan in plans if plan.variant == name]
+    planned = [(plan, ledger) for plan, ledger, _ in whole]
     recipe = planned[0][0].recipe
-    arms = {arm: [t for held in planned for t in _of_arm(*held, arm)] for arm in arm_names(recipe)}
-    return _Variant(name, recipe, planned, arms)
+    furthest = max(rounds_done(plan) for plan, _ in planned)
+    done = replace(recipe, outer=replace(recipe.outer, rounds=furthest))
+    arms_S = {arm: [_of_arm(*held, arm) for held in planned] for arm in arm_names(done)}
+    leaked = {arm: [trial for plan, _, leaks in whole for trial in _of_arm(plan, leaks, arm)] for arm in arms_S}
+    spent_S = [spent for plan in plans if plan.variant == name and (spent := spent_by(plan, read_trials(plan.folder)))]
+    return _Variant(name, recipe, planned, {**arms_S, **spread_arms(spent_S)}, leaked, spent_S)
+
+
+def _agreements(variants: Sequence[_Variant]) -> Iterator[Agreement]:
+    """Compare the exams of each variant that has several; named by the variant where more than one has."""
+    found = [(variant, list(agreements(variant.planned))) for variant in variants]
+    is_one = sum(bool(compared) for _, compared in found) < 2
+    for variant, compared in found:
+        yield from compared if is_one else (replace(each, a=variant.label(each.a)) for each in compared)
 
 
 def _of_arm(plan: Plan, ledger: Mapping[str, Trial], name: str) -> list[Trial]:
+    """Read an arm's trials; of a writer whose rounds have ended, the last stands for those of later rounds."""
+    if name.startswith("round-"):
+        name = f"round-{min(int(name.removeprefix('round-')), rounds_done(plan))}"
     unseen = {task.id for task in plan.unseen}
     found = [t for key, t in ledger.items() if key.startswith(f"{name}/") and t.task_id in unseen]
     return [t for t in found if max(t.edit, t.repeat) < plan.recipe.eval_repeats]
@@ -103,7 +153,10 @@ def _comparisons(names: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Each arm against the one before it, then the last round against the writer it began as and the bare passage, what
     was made elsewhere between passage and rounds, what the last arm lacks of having a passage in view, and the controls
     between those two writers."""
-    chain = [name for name in names if name not in (*CONTROLS, *OPEN_BOOK, "completions")]
+    spread = [name for name in names if name == FIRST_PASS or name.partition("-")[0] in SPREADS]
+    yield from spread_comparisons(spread)
+    yield from ((name, FIRST_PASS) for name in names if name in ("base", "passage") and spread)
+    chain = [name for name in names if name not in (*CONTROLS, *OPEN_BOOK, "completions", *spread)]
     yield from pairwise(chain)
     rounds = [name for name in chain if name.startswith("round-")]
     if len(rounds) > 2:
@@ -157,6 +210,11 @@ def _notes(variant: _Variant) -> Iterator[str]:
             f"{seeds} seeds from {recipe.seed} on, pooled; the intervals resample passages, not trainings. "
             f"{variant.label(last)} - {variant.label(first)} seed by seed, in points: {', '.join(map(_points, found))}."
         )
+    yield from (f"{variant.label('rounds')}, {said}" for plan, _ in planned if (said := why_it_stopped(plan)))
+    yield from _without_signal(variant)
+    yield from _raced(variant)
+    yield from exam_notes(planned)
+    yield from spread_notes(variant.label, variant.spent_S)
     if recipe.outer.kinds and len(rounds) > 1:
         told = "; ".join(_of_each_kind(variant, rounds[0], rounds[-1]))
         yield (
@@ -167,6 +225,38 @@ def _notes(variant: _Variant) -> Iterator[str]:
         yield (
             f"{recipe.together} passages share an adapter. The intervals resample passages; how another training on "
             "the same ones would have gone is not in them."
+        )
+
+
+def _without_signal(variant: _Variant) -> Iterator[str]:
+    """Name the rounds in which no group of self-edits had rewards that differ."""
+    for plan, _ in variant.planned:
+        planned = [metric for metric in read_metrics(plan.folder) if metric.step <= plan.recipe.outer.rounds]
+        counts = {(metric.name, metric.step): metric.value for metric in planned}
+        for (name, index), n in counts.items():
+            label, _, counted = name.partition("/")
+            if counted == "groups/all" and n and counts.get((f"{label}/groups/without-signal", index)) == n:
+                yield (
+                    f"{variant.label(label)}, seed {plan.recipe.seed}, round {index}: the self-edits of each of the "
+                    f"{n:.0f} passages were all rewarded alike, so that nothing told the better ones."
+                )
+
+
+def _raced(variant: _Variant) -> Iterator[str]:
+    """Tell what a race has spared: of the writer that is reinforced, not of controls."""
+    outer = variant.recipe.outer
+    if not outer.race.by:
+        return
+    stages = {f"train-{round + 1}" for round in range(outer.rounds)}
+    tried = [t for _, ledger in variant.planned for key, t in ledger.items() if key.partition("/")[0] in stages]
+    edits = {(t.key.partition("/")[0], t.task_id) for t in tried}
+    in_all, seconds = len(edits) * variant.recipe.sample.edits * outer.repeats, sum(sum(t.cost.values()) for t in tried)
+    if tried:
+        yield (
+            f"{variant.label('The self-edits of the rounds')} raced by {outer.race.by!r}: {len(tried)} of {in_all} "
+            f"inner loops were run, in {seconds:.0f} s of work; at that pace the others would have taken "
+            f"{seconds * (in_all / len(tried) - 1):.0f} s more. Only the best of each passage are measured with all "
+            "their seeds."
         )
 
 
@@ -203,3 +293,7 @@ def _failures(trials: Mapping[str, Sequence[Trial]]) -> Iterator[str]:
         for (stage, kind), n in ours.items():
             first = next(failure for failure in failures if (failure.stage, failure.kind) == (stage, kind))
             yield f"{name}: {n} of {len(found)} trials were not measured ({stage}, {kind}: {first.message})."
+        marks = [score for trial in found if not trial.failure for score in trial.after_Q]
+        withheld = [score for score in marks if score.value is None]
+        if withheld:
+            yield f"{name}: {len(withheld)} of {len(marks)} answers have no mark (the first: {withheld[0].why})."

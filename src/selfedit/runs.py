@@ -2,6 +2,7 @@
 
     recipe.json     the resolved recipe, its hash, the base model's id, the versions of what ran
     trials.jsonl    one `Trial` a line, append-only
+    exams.jsonl     one `Exam` a line, where the model wrote its own
     samples.jsonl   the self-edits as they were drawn, by the key of the request
     metrics.jsonl   {"name": "reward/mean", "value": 0.5, "step": 1}
 
@@ -29,11 +30,12 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from selfedit.errors import RunError
-from selfedit.types import NOT_IN_HASH, Failure, Recipe, Sample, Score, Trial, recipe_hash
+from selfedit.recipe import NOT_IN_HASH, Recipe, recipe_hash
+from selfedit.types import Exam, Failure, Question, Sample, Score, Trial, lost_a_mark
 
 R = TypeVar("R")
 
-_LEDGERS = ("trials.jsonl", "samples.jsonl", "metrics.jsonl")
+_LEDGERS = ("trials.jsonl", "exams.jsonl", "samples.jsonl", "metrics.jsonl")
 _PACKAGES = ("selfedit", "torch", "transformers", "peft")
 
 
@@ -63,7 +65,8 @@ class Run:
         self.folder = folder
         self._lock = lock
         self._trials = read_trials(folder)
-        self._samples = dict(_records(folder / "samples.jsonl", _drawn))
+        self._exams = read_exams(folder)
+        self._samples = read_drawn(folder)
         self._metrics = set(read_metrics(folder))
         self._listeners: list[Callable[[Metric], None]] = []
 
@@ -76,6 +79,16 @@ class Run:
     def trials(self) -> dict[str, Trial]:
         """Return the trials by key, in the order in which the keys first appeared."""
         return dict(self._trials)
+
+    def save_exam(self, exam: Exam) -> None:
+        """Write an exam. The first of a task stands, unless it failed."""
+        if _stands(exam, self._exams):
+            self._write("exams.jsonl", exam)
+            self._exams[exam.task_id] = exam
+
+    def exams(self) -> dict[str, Exam]:
+        """Return the exams that the model wrote itself, by task."""
+        return dict(self._exams)
 
     def save_samples(self, key: str, samples: Sequence[Sample]) -> None:
         """Write what a request drew. A key that is there keeps what it has, unless more was drawn now."""
@@ -156,6 +169,20 @@ def read_trials(folder: Path) -> dict[str, Trial]:
         if _counts(trial, trials):
             trials[trial.key] = trial
     return trials
+
+
+def read_exams(folder: Path) -> dict[str, Exam]:
+    """Read the exams that the model of a run wrote itself, by task. Needs no lock."""
+    exams: dict[str, Exam] = {}
+    for exam in _records(folder / "exams.jsonl", _exam):
+        if _stands(exam, exams):
+            exams[exam.task_id] = exam
+    return exams
+
+
+def read_drawn(folder: Path) -> dict[str, tuple[Sample, ...]]:
+    """Read what the requests of a run drew, by their keys. Needs no lock."""
+    return dict(_records(folder / "samples.jsonl", _drawn))
 
 
 def count_trials_written(folder: Path) -> int:
@@ -271,14 +298,28 @@ def _drawn(row: dict[str, Any]) -> tuple[str, tuple[Sample, ...]]:
     return row["key"], tuple(_sample(sample) for sample in row["samples"])
 
 
+def _exam(row: dict[str, Any]) -> Exam:
+    questions = tuple(Question(**question) for question in row["questions"])
+    return Exam(**row | {"questions": questions, "failure": Failure(**row["failure"]) if row["failure"] else None})
+
+
+def _stands(exam: Exam, exams: Mapping[str, Exam]) -> bool:
+    """Say whether `exam` is news: its task has none, or one that failed."""
+    earlier = exams.get(exam.task_id)
+    return earlier is None or earlier.failure is not None
+
+
 def _metric(row: dict[str, Any]) -> Metric:
     return Metric(row["name"], float(row["value"]), int(row["step"]))
 
 
 def _counts(trial: Trial, trials: Mapping[str, Trial]) -> bool:
-    """Say whether `trial` is news: its key is new, or its predecessor failed for a reason that was not the model's."""
+    """Say whether `trial` is news: its key is new, or its predecessor failed for a reason that was not the model's, or
+    it has a mark that the predecessor lost."""
     earlier = trials.get(trial.key)
-    return earlier is None or (earlier.failure is not None and earlier.reward is None)
+    if earlier is None or (earlier.failure is not None and earlier.reward is None):
+        return True
+    return trial.reward is not None and lost_a_mark(earlier)
 
 
 # ── lines that survive a kill ──

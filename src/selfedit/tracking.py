@@ -30,8 +30,9 @@ from statistics import fmean
 from typing import Any
 
 from selfedit.errors import ConfigError, MissingExtra, RunError, from_extra, near_miss
+from selfedit.recipe import Recipe
 from selfedit.runs import Metric, Run, read_metrics, write_atomic
-from selfedit.types import Recipe, Trial, mean_measured
+from selfedit.types import Trial, mean_measured
 
 log = logging.getLogger(__name__)
 

@@ -12,17 +12,15 @@ K adapters, B rows, T tokens, V vocabulary, N flattened.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, ClassVar, Literal
 
-Stage = Literal["propose", "parse", "encode", "train", "answer", "grade"]
+Stage = Literal["propose", "parse", "encode", "train", "answer", "grade", "probe", "reward"]
 Schedule = Literal["constant", "linear", "cosine"]
 Selection = Literal["improves", "best-of-n", "all-positive"]
-Role = Literal["exam", "hidden", "given"]
+Role = Literal["exam", "hidden", "given", "forbidden"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +29,8 @@ class Question:
 
     `kind` names the sort of question for reports that list sorts apart (the world's "two-step"); "" is none. Only the
     marks of the `role` "exam" are a reward; where a model writes its own exam, "hidden" is the half of it that nothing
-    is chosen by, "given" a question that came with the text. Those are marked and reported.
+    is chosen by, "given" a question that came with the text. Those are marked and reported, as are those on what is
+    "forbidden", which must not be learnt.
     """
 
     question: str
@@ -96,6 +95,10 @@ class TrainSettings:
     gradient norm (0 turns clipping off). `loss_on` "completion" gives prompt tokens weight 0. `pad_to` tokens > 0
     pads every sequence with end-of-sequence labels that count in the loss, up to the smaller of `pad_to` and the
     model's context: what SEAL's code does with 2048. 0 leaves padding out of the loss and keeps one such label.
+
+    The last two are for reinforcement. `clip_ratio` is how far the probability of a token may move from what it was
+    when the token was drawn before its advantage no longer counts, as a fraction (0: any distance), in data that bring
+    their old log-probabilities; `kl` weighs the divergence from the first writer.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -114,6 +117,8 @@ class TrainSettings:
     clip: float = 1.0
     loss_on: Literal["all", "completion"] = "all"
     pad_to: int = 0
+    clip_ratio: float = 0.2
+    kl: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +135,44 @@ class SampleSettings:
 
 @dataclass(frozen=True, slots=True)
 class ExamSettings:
-    """How an adapted model is examined: greedy answers of at most `max_tokens` tokens, marked by `grader`."""
+    """How an adapted model is examined: greedy answers of at most `max_tokens` tokens, marked by `grader`.
+
+    `questions` "given" rewards the writer for the questions that come with a text. With "self-made", the untrained
+    model writes the exam of each text first, in `draws` draws; given questions are then marked and reported only.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     grader: str = "exact"
     max_tokens: int = 64
+    questions: Literal["given", "self-made"] = "given"
+    draws: int = 6
+
+    @property
+    def asks_judge(self) -> bool:
+        """Say whether the grader asks a model: "judge", or "calibrated+judge"."""
+        return "judge" in self.grader.split("+")
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeSettings:
+    """Who marks answers, where the grader asks a judge: `model` on the server at `url`, which speaks OpenAI's API.
+
+    Its key is in the environment variable `key_env` ("" sends none). `extra` goes into every request, over what stands
+    there ({"temperature": 1} for a model that takes no other). A reply has at most `max_tokens` tokens, thinking
+    included; at most `concurrency` requests run at once, each for `timeout_s` seconds and again up to `retries` times.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    model: str = ""
+    url: str = ""
+    key_env: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    max_tokens: int = 1024
+    concurrency: int = 16
+    timeout_s: float = 60.0
+    retries: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,24 +196,67 @@ class WriterSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RewardSettings:
+    """What the terms of a reward weigh (`loop.rewards` has the formulas): `lost` the share of what was known before and
+    is no longer, `kl` a nat per token of drift from the model before, `forbidden` what must not be learnt.
+
+    `probes` is a file of tasks whose questions the model can answer without learning them; the embedded model has its
+    own. `measured` is the share of self-edits, in (0, 1], that are tried where a learnt reward predicts the others.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    lost: float = 1.0
+    kl: float = 0.1
+    forbidden: float = 1.0
+    probes: str = ""
+    measured: float = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class RaceSettings:
+    """Whether the self-edits of a text race for the inner loops (`loop.racing`), and `by` what: "one-seed", "logprob"
+    or "learnt"; "" tries them all with every seed. The share `keep` of them goes on from a heat to the next, at least
+    one."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    by: Literal["", "one-seed", "logprob", "learnt"] = ""
+    keep: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
 class OuterSettings:
     """The outer loop: `rounds` of `tasks` passages, `repeats` inner loops (seeds) an edit, `train` on what was kept.
 
-    `reward` names what an edit is rewarded for (`loop.rewards`), `algorithm` how the writer is reinforced.
+    `reward` names what an edit is rewarded for (`loop.rewards`), or is "path.py:function"; `terms` are for rewards that
+    have several. With `race`, the later seeds are for the better edits of a passage alone.
+    `algorithm` says how the writer is reinforced (`loop.algorithms`): "rest_em" imitates the edits that `select` names,
+    "expert_iteration" the `keep` best of each group, "grpo" and "rloo" weigh every edit by its advantage over the
+    others of its group.
     `learner` "writer" trains each inner adapter on top of the current writer (the paper), "base" on the bare model.
     `kinds` are those that the passages of the rounds are of, such as "person" in the embedded model's world; none: all.
+
+    With `patience` the loop ends once the mean reward has not risen for so many rounds (`loop.outer.has_stalled`); 0
+    never does. With `merge` each writer is merged into all weights of its base, as the paper's code does, where else it
+    is an adapter on top of the last: the same function but for rounding, in a folder as large as the model.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     rounds: int = 2
+    patience: int = 0
+    merge: bool = False
     tasks: int = 50
     kinds: tuple[str, ...] = ()
     repeats: int = 1
+    race: RaceSettings = RaceSettings()
     learner: Literal["writer", "base"] = "writer"
     reward: str = "accuracy"
+    terms: RewardSettings = RewardSettings()
     algorithm: str = "rest_em"
     select: Selection = "improves"
+    keep: int = 1
     train: TrainSettings = TrainSettings(
         rank=64, alpha=128.0, epochs=2, learning_rate=3e-4, batch_size=10, loss_on="completion"
     )
@@ -184,12 +264,16 @@ class OuterSettings:
 
 @dataclass(frozen=True, slots=True)
 class SelfEdit:
-    """A parsed self-edit: the texts to train on, and the settings where the format lets the model choose them."""
+    """A parsed self-edit: the texts to train on, and the settings where the format lets the model choose them.
+
+    `n_copied` lines were left out, since they copied a question of the exam that the model wrote itself.
+    """
 
     task_id: str
     sample: Sample | None
     examples: tuple[Example, ...]
     train: TrainSettings
+    n_copied: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +281,15 @@ class Datum:
     """One training sequence. `tokens`, `weights` [T]; weight 0 ignores a label, 1 imitates, an advantage reinforces it.
 
     `weights[t]` belongs to the prediction *of* `tokens[t]`, so `weights[0]` never counts. `logprobs` [T] are those of
-    the policy that drew the tokens, where an algorithm needs them.
+    the policy that drew the tokens: with them the weights are advantages of a clipped ratio to that policy, without
+    them of the plain logarithm (`engine.losses`). `reference` [T] are those of a policy to stay near, where
+    `TrainSettings.kl` asks for it. Neither is looked at where the weight is 0.
     """
 
     tokens: tuple[int, ...]
     weights: tuple[float, ...]
     logprobs: tuple[float, ...] | None = None
+    reference: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,11 +320,15 @@ class TrainJob:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A grader's mark in [0, 1]. `value` None means that it could not be measured; it is never averaged as 0."""
+    """A grader's mark in [0, 1]. `value` None means that it could not be measured; it is never averaged as 0.
+
+    `is_lost`: what was to give the mark failed, and may not fail another time.
+    """
 
     value: float | None
     answer: str
     why: str = ""
+    is_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +358,25 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class Exam:
+    """An exam that a model wrote itself on one text, before anything was learnt from it.
+
+    Of the `n_written` questions `n_repeated` said another again, `n_wrong` were answered wrongly with the text in view,
+    `n_known` rightly without it, `n_unmarked` could not be marked; `questions` are the rest, in their roles. Without
+    any, the text has no exam. `failure`: it could not be written or tried, which another time may work.
+    """
+
+    task_id: str
+    questions: tuple[Question, ...] = ()
+    n_written: int = 0
+    n_repeated: int = 0
+    n_wrong: int = 0
+    n_known: int = 0
+    n_unmarked: int = 0
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
     """An edit with its repeats aggregated, for an algorithm: its `reward` and the `baseline` it must exceed to have
     helped, as `loop.rewards` defines them; None where unmeasured."""
@@ -274,6 +384,11 @@ class Rollout:
     sample: Sample
     reward: float | None
     baseline: float | None
+
+
+def lost_a_mark(trial: Trial) -> bool:
+    """Say whether a mark of either exam is missing that another time may give."""
+    return any(score.is_lost for score in (*trial.before_Q, *trial.after_Q))
 
 
 def mean_score(scores: Sequence[Score]) -> float | None:
@@ -291,95 +406,3 @@ def mean_measured(values: Sequence[float | None]) -> float | None:
     """Average what was measured; None where nothing was."""
     measured = [v for v in values if v is not None]
     return fmean(measured) if measured else None
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """An experiment: every knob has its one home here. Read from a recipe file by `config.load_recipe`.
-
-    `model` is "pup", a local path or a hub id; `domain` and `format` name what is learned and how the writer is asked;
-    `template` is a prompt of the user's own in place of the format's, with {title} and {passage} in it: in a recipe
-    file the path of its text, in this record the text. `split_lines` makes every line of a self-edit a training
-    sequence of its own.
-
-    `data` is a file, folder or hub id to take the tasks from (`data_split` of it, where a hub id has several), in place
-    of a domain's own; `completions` a file of self-edits made elsewhere; with `skip_bad`, what cannot be used of either
-    is left out and named.
-
-    `eval_tasks` unseen tasks are examined with `eval_repeats` seeds for each arm: "base" (no update), "passage" (the
-    bare text), "completions" (self-edits from the file), "rounds" (the writer's self-edits before and after every
-    round; 0 rounds: before), "retrieval" and "in-context" (no update, with the passage found, or the right one, in
-    view), and the controls "shuffled-reward" and "random-edits". `together` unseen tasks share one adapter, trained on
-    `sample.edits` self-edits of each; 1 is an adapter and a self-edit a task. `inner` is the update that a self-edit
-    causes, `outer.train` the one that makes the next writer. All of it runs for `seeds` seeds from `seed` on.
-
-    `vary` runs all of this once for each of several values of one key, which the arms of one table are then named by:
-    {"format": ["rewrite", "self-qa"]}, or with names of one's own {"model": {"small": "…", "large": "…"}}.
-
-    `report_to` names trackers that get the run's metrics, too: "tensorboard", "wandb", "mlflow", "trackio".
-    """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    name: str = ""
-    model: str = "pup"
-    domain: str = "world"
-    format: str = "rewrite"
-    template: str = ""
-    split_lines: bool = True
-    data: str = ""
-    data_split: str = ""
-    completions: str = ""
-    skip_bad: bool = False
-    seed: int = 0
-    seeds: int = 1
-    sample: SampleSettings = SampleSettings()
-    inner: TrainSettings = TrainSettings()
-    exam: ExamSettings = ExamSettings()
-    outer: OuterSettings = OuterSettings()
-    writer: WriterSettings = WriterSettings()
-    eval_tasks: int = 100
-    eval_repeats: int = 1
-    together: int = 1
-    arms: tuple[str, ...] = ("base", "passage", "rounds")
-    vary: Mapping[str, Any] = field(default_factory=dict)
-    report_to: tuple[str, ...] = ()
-
-
-# What decides how much is run, or names things, and so has no part in one trial's result. `data` and `completions` have
-# one, since a task's id does not say what the task was: whoever reads them puts "name@digest" in place of the path
-# before the recipe is hashed, so that a file may move but not change; so with the writer's checkpoint and adapter. What
-# `skip_bad` left out shows in that digest.
-NOT_IN_HASH = frozenset(
-    {
-        "name",
-        "model",
-        "seeds",
-        "arms",
-        "vary",
-        "eval_tasks",
-        "eval_repeats",
-        "outer.rounds",
-        "writer.url",
-        "writer.key_env",
-        "skip_bad",
-        "report_to",
-    }
-)
-
-
-def recipe_hash(recipe: Recipe) -> str:
-    """Digest what determines a trial's result, given its task, edit, seed and base: 12 hexadecimal digits.
-
-    Rounds, arms and the extent of the examination are left out, so that a finished run can be extended; so is the
-    model's name, since the base's own digest names the weights. 64 and 64.0 are the same value.
-    """
-    canonical = json.dumps(_determining(asdict(recipe)), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
-
-
-def _determining(value: Any, key: str = "") -> Any:
-    if isinstance(value, dict):
-        keys = {name: f"{key}.{name}" if key else name for name in value}
-        return {name: _determining(value[name], path) for name, path in keys.items() if path not in NOT_IN_HASH}
-    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -10,41 +10,37 @@
     answer = workspace.ask("When was Belmora founded?")
 
 The gain of a lesson is honest: of each document's questions, every other one chooses among the candidate self-edits,
-and only the rest examines what was learnt. Without questions nothing is chosen and nothing is claimed.
+and only the rest examines what was learnt. For a document without questions the model writes an exam itself, before
+any self-edit: its visible half chooses, its hidden half examines. Where it can write none, nothing is claimed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from selfedit.engine.base import AnswerJob, Backend, open_backend
 from selfedit.errors import InputError, RunError
+from selfedit.judges import check_grader, open_grader
+from selfedit.loop.exams import fix_exams
 from selfedit.loop.inner import examine, is_bad_edit, seed_of
-from selfedit.loop.outer import Known, Lab, Wrote, group, write_and_try
+from selfedit.loop.outer import Known, Lab, Wrote, write_and_try
+from selfedit.loop.rollouts import group
+from selfedit.recipe import Recipe, recipe_hash
 from selfedit.report.stats import Arm, Pair, compare, summarise
 from selfedit.runs import open_run, write_atomic
 from selfedit.sources.datasets import read_dataset
 from selfedit.sources.documents import Documents, read_folder, split_task, write_folder
-from selfedit.tasks.exams import answer_prompt
+from selfedit.tasks.base import Grader
+from selfedit.tasks.exams import answer_prompt, describe, halve
 from selfedit.tasks.graders import load_grader
 from selfedit.tasks.knowledge import over_documents
 from selfedit.tasks.world import fresh_tasks
-from selfedit.types import (
-    Adapter,
-    Example,
-    Failure,
-    Question,
-    Recipe,
-    Task,
-    TrainJob,
-    Trial,
-    mean_score,
-    recipe_hash,
-)
+from selfedit.types import Adapter, Exam, Example, Failure, Question, Task, TrainJob, Trial, mean_score
 
 STAGE = "learn"
 Progress = Callable[[int, int], None]  # trials done, trials in all
@@ -55,7 +51,7 @@ class Lesson:
     """What learning a folder came to. `gain` is None with n = 0 where no question was left to examine with.
 
     Of the `n_edits` candidates of the model's, `n_unusable` could not be used; `n_failed` inner loops, of which each
-    candidate has `outer.repeats`, could not be measured.
+    candidate has `outer.repeats`, could not be measured. `notes` say what the exams are that the model wrote itself.
     """
 
     adapter: Adapter
@@ -67,6 +63,7 @@ class Lesson:
     before: Arm
     after: Arm
     gain: Pair
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +102,25 @@ class Workspace:
         """Study documents: write candidate self-edits, choose, train one adapter on what was chosen, examine, keep it.
 
         What was learnt before stays underneath. Killed and called again, it goes on where it was. Raises `InputError`
-        for a document that cannot be cut to the model's context.
+        for a document that cannot be cut to the model's context, `ModelError` for a judge that does not answer.
         """
+        check_grader(recipe.exam.grader, recipe.judge)
         under = self._current()
-        pieces = [piece for task in documents.tasks for piece in self._cut(task, recipe)]
-        lab = _lab(pieces, recipe, self.engine)
+        cut = {task.id: self._cut(task, recipe) for task in documents.tasks}
+        pieces = [piece for each in cut.values() for piece in each]
+        lab = _lab(pieces, recipe, self.engine, open_grader(recipe.exam.grader, recipe.judge, self.folder))
         total = len(pieces) * recipe.sample.edits * recipe.outer.repeats
         progress = progress or (lambda done, total: None)
         run_folder = self.folder / "runs" / f"learn-{_digest(documents, recipe, self.state)}"
         with open_run(run_folder, recipe, self.engine.base) as run:
             progress(len(run.trials()), total)
-            known = Known.resumed(run.trials(), run.drawn())
+            known = Known.resumed(run.trials(), run.drawn(), run.exams())
+            unasked = [task.id for task in documents.tasks if not task.questions]
+            for exam in fix_exams([piece for key in unasked for piece in cut[key]], lab, known, under):
+                run.save_exam(exam)
+                known.note(exam)
+            exams = {key: _whole_exam([known.exams[piece.id] for piece in cut[key]]) for key in unasked}
+            pieces = _asked(pieces, exams)
             for event in write_and_try(STAGE, pieces, lab, under, under, recipe.outer.repeats, recipe.sample, known):
                 match event:
                     case Wrote(key, samples):
@@ -125,7 +130,7 @@ class Workspace:
                         progress(len(run.trials()), total)
             trials = list(run.trials().values())
         adapter = self._train(pieces, trials, lab, recipe, under)
-        lesson = self._examine(documents, trials, lab, under, adapter)
+        lesson = self._examine(documents, exams, trials, lab, under, adapter)
         self._keep(adapter)
         return lesson
 
@@ -180,9 +185,21 @@ class Workspace:
         return trained
 
     def _examine(
-        self, documents: Documents, trials: Sequence[Trial], lab: Lab, under: Adapter | None, adapter: Adapter
+        self,
+        documents: Documents,
+        own: Mapping[str, Sequence[Exam]],
+        trials: Sequence[Trial],
+        lab: Lab,
+        under: Adapter | None,
+        adapter: Adapter,
     ) -> Lesson:
-        exams = [replace(task, questions=_halves(task.questions)[0]) for task in documents.tasks]
+        hidden = {
+            key: [q for exam in exams for q in exam.questions if q.role == "hidden"] for key, exams in own.items()
+        }
+        exams = [
+            replace(task, questions=_distinct(hidden[task.id]) if task.id in own else _halves(task.questions)[0])
+            for task in documents.tasks
+        ]
         unusable = {(t.task_id, t.edit) for t in trials if is_bad_edit(t.failure)}
         before, after = (self._exam(exams, lab, held) for held in (under, adapter))
         return Lesson(
@@ -195,6 +212,7 @@ class Workspace:
             before=summarise("before", before),
             after=summarise("after", after),
             gain=compare("before", before, "after", after),
+            notes=_told(own),
         )
 
     def _exam(self, tasks: Sequence[Task], lab: Lab, adapter: Adapter | None) -> list[Trial]:
@@ -264,15 +282,40 @@ def _damaged(path: Path) -> str:
 
 def _halves(questions: Sequence[Question]) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
     """Share out questions: those that examine what was learnt, those that choose. What is asked twice counts once."""
+    return _distinct(questions)[::2], _distinct(questions)[1::2]
+
+
+def _distinct(questions: Sequence[Question]) -> tuple[Question, ...]:
     asked: dict[str, Question] = {}
     for question in questions:
         asked.setdefault(" ".join(question.question.split()).casefold(), question)
-    return tuple(asked.values())[::2], tuple(asked.values())[1::2]
+    return tuple(asked.values())
 
 
-def _lab(pieces: Sequence[Task], recipe: Recipe, engine: Backend) -> Lab:
+def _whole_exam(exams: Sequence[Exam]) -> list[Exam]:
+    """Share out the questions on a document's pieces anew, all together: two pieces may tell one fact."""
+    halved = iter(halve([question for exam in exams for question in exam.questions]))
+    return [replace(exam, questions=tuple(islice(halved, len(exam.questions)))) for exam in exams]
+
+
+def _asked(pieces: Sequence[Task], own: Mapping[str, Sequence[Exam]]) -> list[Task]:
+    """Give the pieces of documents without questions those that the model wrote on them."""
+    written = {exam.task_id: exam.questions for exams in own.values() for exam in exams}
+    return [replace(piece, questions=written.get(piece.id, piece.questions)) for piece in pieces]
+
+
+def _told(own: Mapping[str, Sequence[Exam]]) -> tuple[str, ...]:
+    """Say what the exams are that the model wrote for the documents without questions; nothing where all have some."""
+    if not own:
+        return ()
+    came = "1 document came" if len(own) == 1 else f"{len(own):,} documents came"
+    told = describe([exam for exams in own.values() for exam in exams])
+    return (f"{came} without questions: {told} The score before is low because what was known is not asked.",)
+
+
+def _lab(pieces: Sequence[Task], recipe: Recipe, engine: Backend, grade: Grader) -> Lab:
     domain = over_documents(pieces, recipe.format, recipe.inner, recipe.split_lines, recipe.template)
-    return Lab(domain, engine, load_grader(recipe.exam.grader), recipe.sample, recipe.exam, recipe.seed)
+    return Lab(domain, engine, grade, recipe.sample, recipe.exam, recipe.seed)
 
 
 def _chosen(task: Task, trials: Sequence[Trial], lab: Lab) -> list[Example]:

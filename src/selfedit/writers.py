@@ -11,7 +11,8 @@ from pathlib import Path
 
 from selfedit.engine.base import Backend, Writer, open_backend
 from selfedit.engine.remote import open_writer
-from selfedit.types import Adapter, Recipe
+from selfedit.recipe import Recipe
+from selfedit.types import Adapter
 
 
 @dataclass(frozen=True, slots=True)

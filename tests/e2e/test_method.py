@@ -14,10 +14,11 @@ import pytest
 from selfedit.config import load_recipe
 from selfedit.engine.local import LocalBackend
 from selfedit.experiment import run_experiment
+from selfedit.recipe import Recipe
 from selfedit.report.record import Report
 from selfedit.tasks.exams import answer_prompt
 from selfedit.tasks.knowledge import Knowledge
-from selfedit.types import Adapter, Failure, Recipe, Task, TrainJob
+from selfedit.types import Adapter, Failure, Task, TrainJob
 
 pytestmark = pytest.mark.e2e
 

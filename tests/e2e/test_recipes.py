@@ -96,7 +96,27 @@ def test_a_recipe_on_squad_runs_on_a_data_set_of_the_users(
             ["outer.rounds=1", "outer.tasks=2", "seeds=1"],
             ["passage", "round-0", "round-1"],
         ),
+        (
+            "world-rounds",
+            ["outer.rounds=2", "outer.tasks=2", "seeds=1", "outer.merge=true"],
+            ["base", "passage", "round-0", "round-1", "round-2"],
+        ),
         ("world-transfer", ["writer.model=pup", "outer.rounds=0", "seeds=1"], ["passage", "round-0"]),
+        (
+            "world-grpo",
+            ["outer.rounds=1", "outer.tasks=2", "seeds=1"],
+            ["base", "passage", "round-0", "round-1", "shuffled-reward"],
+        ),
+        (
+            "world-exams",
+            ["outer.rounds=1", "outer.tasks=2", "seeds=1", "sample.max_tokens=300", "exam.max_tokens=24"],
+            [f"{arm} {exam}" for exam in ("given", "self-made") for arm in ("base", "round-0", "round-1")],
+        ),
+        (
+            "world-weak",
+            ["outer.rounds=1", "outer.tasks=2", "seeds=1", "sample.max_tokens=300", "exam.max_tokens=24"],
+            ["base", "first-pass", "even-1", "weak-1"],
+        ),
     ],
 )
 def test_a_recipe_on_the_world_runs(tmp_path: Path, recipe: str, more: list[str], arms: list[str]) -> None:

@@ -15,7 +15,7 @@ from selfedit.types import Trial
 
 pytestmark = pytest.mark.e2e
 
-TINY = ["eval_tasks=4", "outer.tasks=3", "sample.edits=3", "inner.epochs=2"]
+TINY = ["eval_tasks=4", "outer.rounds=4", "outer.patience=1", "outer.tasks=3", "sample.edits=3", "inner.epochs=2"]
 
 
 def command(folder: Path) -> list[str]:

@@ -8,9 +8,9 @@ import pytest
 
 from selfedit.errors import InputError
 from selfedit.material import read_material
+from selfedit.recipe import Recipe
 from selfedit.sources.completions import match, read_completions
 from selfedit.sources.datasets import read_dataset
-from selfedit.types import Recipe
 
 FILES = {"base": 200, "gpt4_1": 200, "iter1": 250, "iter2": 200, "rewrite_base": 200, "self_qa_base": 200}
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
+
+import pytest
 
 from selfedit.engine.base import AnswerJob, SampleJob
 from selfedit.types import (
@@ -26,6 +28,7 @@ from selfedit.types import (
     TrainSettings,
     Trial,
 )
+from tests.unit.serving import Service, serving
 
 STAGES: dict[str, Stage] = {"sample": "propose", "train": "train", "answer": "answer", "answer-base": "answer"}
 NOUNS = ("river", "mayor", "bridge", "bell")
@@ -135,6 +138,11 @@ class FakeEngine:
     def logprobs(self, data: Sequence[Datum], adapter: Adapter | None = None) -> list[list[float]]:
         return [[-1.0] * len(datum.tokens) for datum in data]
 
+    def merge(self, adapter: Adapter) -> Adapter:
+        merged = Adapter(f"merged-{adapter.id}", self.base, None, 0)
+        self.held[merged.id] = self.held[adapter.id]
+        return merged
+
     def export(self, adapter: Adapter, folder: Path) -> Path:
         self.exported.append(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -156,3 +164,11 @@ class FakeEngine:
                     raise fault.error
                 return Failure(STAGES[fault.at], "Fault", f"told to fail at {at}")
         return None
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """Serve models on this machine, past any proxy."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving() as told:
+        yield told

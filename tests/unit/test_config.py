@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 
 from selfedit.config import ARMS, list_recipes, load_recipe, resolved
 from selfedit.errors import ConfigError
-from selfedit.types import OuterSettings, Recipe, TrainSettings, recipe_hash
+from selfedit.recipe import CAME_LATER, Recipe, recipe_hash
+from selfedit.types import OuterSettings, TrainSettings
 
 
 def refusal(name: str, *overrides: str) -> str:
@@ -186,7 +189,7 @@ def test_a_key_in_the_wrong_table_is_pointed_to_the_right_one() -> None:
 
 
 def test_a_key_like_no_other_is_answered_with_the_keys_of_its_table() -> None:
-    assert refusal("paper", "exam.zzz=1").endswith("known: grader, max_tokens")
+    assert refusal("paper", "exam.zzz=1").endswith("known: draws, grader, max_tokens, questions")
 
 
 def test_an_unknown_recipe_is_refused_with_its_near_miss() -> None:
@@ -195,6 +198,13 @@ def test_an_unknown_recipe_is_refused_with_its_near_miss() -> None:
 
 def test_a_missing_recipe_file_is_refused_by_its_path(tmp_path: Path) -> None:
     assert str(tmp_path / "none.toml") in refusal(str(tmp_path / "none.toml"))
+
+
+@pytest.mark.parametrize("arm", ["even", "weak"])
+def test_a_corpus_is_learnt_by_exams_of_the_models_own(arm: str) -> None:
+    message = refusal("demo", f"arms=['{arm}']")
+    assert message.startswith("wrong value for 'exam.questions'") and 'expected "self-made" for the arms' in message
+    assert load_recipe("demo", [f"arms=['{arm}']", "exam.questions=self-made"]).arms == (arm,)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +220,8 @@ def test_a_missing_recipe_file_is_refused_by_its_path(tmp_path: Path) -> None:
         ("inner.targets=q_proj", "'q_proj'", "a list of module names"),
         ("inner.targets=[]", "[]", "a list of module names"),
         ("inner.epochs=0", "0", "at least 1"),
+        ("exam.draws=0", "0", "at least 1"),
+        ("exam.questions=mine", "'mine'", "'given' or 'self-made'"),
         ("inner.learning_rate=0", "0.0", "above 0"),
         ("inner.learning_rate=nan", "nan", "above 0"),
         ("inner.learning_rate=inf", "inf", "finite"),
@@ -217,10 +229,15 @@ def test_a_missing_recipe_file_is_refused_by_its_path(tmp_path: Path) -> None:
         ("inner.warmup=1.5", "1.5", "from 0 to 1"),
         ("inner.batch_size=0", "0", "at least 1"),
         ("inner.clip=-1", "-1", "at least 0"),
+        ("inner.kl=0.1", "0.1", "0: there is no policy that a learner should stay near"),
+        ("outer.train.kl=-1", "-1", "at least 0"),
+        ("outer.train.clip_ratio=-0.2", "-0.2", "at least 0"),
+        ("outer.keep=0", "0", "at least 1"),
         ("inner=3", "3", "a table"),
         ("outer.train.rank=0", "0", "at least 1"),
         ("outer.select=best", "'best'", "'improves', 'best-of-n' or 'all-positive'"),
         ("outer.rounds=-1", "-1", "at least 0"),
+        ("outer.patience=-1", "-1", "at least 0"),
         ("sample.edits=0", "0", "at least 1"),
         ("sample.top_p=0", "0.0", "above 0, at most 1"),
         ("sample.top_p=1.5", "1.5", "above 0, at most 1"),
@@ -243,6 +260,50 @@ def test_a_wrong_value_is_refused_with_its_key_what_was_given_and_what_is_expect
     key = override.partition("=")[0]
     assert message.startswith(f"wrong value for {key!r} in the override {override!r}: given {given_value}")
     assert expected in message.partition("expected")[2]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["outer.algorithm=grpo", "sample.edits=1"],
+            "'sample.edits'.*given 1, expected at least 2, as 'grpo' compares",
+        ),
+        (["outer.algorithm=rloo", "sample.edits=1"], "'sample.edits'.*given 1, expected at least 2, as 'rloo'"),
+        (["outer.algorithm=expert_iteration", "outer.keep=5"], "'sample.edits'.*given 5, expected at least 6"),
+        (["outer.algorithm=grpo", "sample.temperature=0.7"], "'sample.temperature'.*given 0.7, expected 1, where"),
+    ],
+)
+def test_what_an_algorithm_cannot_work_with_is_refused_if_there_is_a_round(overrides: list[str], expected: str) -> None:
+    assert re.search(expected, refusal("paper", *overrides))
+    assert load_recipe("paper", [*overrides, "outer.rounds=0"]).outer.rounds == 0
+
+
+_RACE = ("outer.race.by=one-seed", "outer.select=best-of-n", "outer.repeats=3")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["outer.algorithm=grpo"],
+            "leaves the others unmeasured, which 'grpo' .* has to weigh too; set outer.algorithm",
+        ),
+        (["outer.select=improves"], "'rest_em' with outer.select='improves' has to weigh"),
+        (["arms=['rounds','shuffled-reward']"], 'the control "shuffled-reward" deals out all rewards of a text'),
+        (["sample.edits=1"], "'sample.edits'.*given 1, expected at least 2, so that some can be left behind"),
+        (["outer.repeats=1"], "'outer.repeats'.*given 1, expected at least 2: a race by the first seed"),
+        (["outer.race.keep=1"], "'outer.race.keep'.*given 1.0, expected a fraction above 0, below 1"),
+        (["outer.race.keep=0"], "'outer.race.keep'.*given 0.0, expected a fraction above 0, below 1"),
+        (["outer.race.by=luck"], "'outer.race.by'.*given 'luck', expected '', 'one-seed', 'logprob' or 'learnt'"),
+    ],
+)
+def test_a_race_that_would_change_the_method_or_spare_nothing_is_refused(overrides: list[str], expected: str) -> None:
+    assert re.search(expected, refusal("paper", *_RACE, *overrides))
+
+
+def test_a_race_by_what_is_learnt_spares_inner_loops_of_one_seed_too() -> None:
+    assert load_recipe("paper", [*_RACE, "outer.race.by=learnt", "outer.repeats=1"]).outer.race.keep == 0.5
 
 
 def test_a_wrong_value_in_the_file_is_not_blamed_on_an_override(tmp_path: Path) -> None:
@@ -320,6 +381,34 @@ def test_a_whole_number_hashes_alike_as_integer_and_float() -> None:
     assert recipe_hash(in_python) == recipe_hash(Recipe())
 
 
+def test_a_run_from_before_keys_came_can_be_gone_on_with() -> None:
+    assert recipe_hash(Recipe()) == "6d18066b3d57"  # as it was without any of them
+
+
+_WITHIN = {"terms": {"lost": 9.0}, "race": {"by": "learnt"}}
+
+
+@pytest.mark.parametrize("key", sorted(CAME_LATER))
+def test_a_key_that_came_later_is_part_of_the_hash_once_it_says_something_new(key: str) -> None:
+    plain = resolved(Recipe())
+    *tables, name = key.split(".")
+    table = reduce(lambda at, part: at[part], tables, plain)
+    assert table[name] == CAME_LATER[key]
+    other = {bool: True, str: "other", int: 9, float: 0.5, dict: _WITHIN.get(name)}[type(table[name])]
+    records: Any = Recipe()
+    changed = reduce(lambda inner, part: {part: inner}, reversed(tables), {name: other})
+    assert recipe_hash(_replaced(records, changed)) != recipe_hash(Recipe())
+
+
+def _replaced(record: Any, changes: dict[str, Any]) -> Any:
+    """Change a record of records as a nested table says."""
+    new = {
+        key: _replaced(getattr(record, key), value) if isinstance(value, dict) else value
+        for key, value in changes.items()
+    }
+    return replace(record, **new)
+
+
 def test_a_hash_is_twelve_hexadecimal_digits() -> None:
     assert re.fullmatch("[0-9a-f]{12}", recipe_hash(Recipe()))
 
@@ -329,3 +418,61 @@ def test_a_resolved_recipe_is_plain_and_complete() -> None:
     assert plain["arms"] == ["base", "passage", "rounds"]
     assert plain["outer"]["train"]["rank"] == 64
     assert plain["inner"]["weight_decay"] == 0.0
+
+
+# ── judges ──
+
+JUDGE = ("judge.model=m", "judge.url=http://127.0.0.1:9/v1")
+
+
+def test_a_judge_is_read_with_all_that_it_needs(tmp_path: Path) -> None:
+    text = """exam.grader = "calibrated+judge"
+[judge]
+model = "m"
+url = "http://127.0.0.1:9/v1"
+key_env = "KEY"
+extra = { top_k = -1, chat_template_kwargs = { enable_thinking = false } }
+concurrency = 2
+timeout_s = 30
+retries = 1
+"""
+    judge = load_recipe(written(tmp_path, text)).judge
+    assert judge.extra == {"top_k": -1, "chat_template_kwargs": {"enable_thinking": False}}
+    assert (judge.model, judge.key_env, judge.concurrency, judge.timeout_s, judge.retries) == ("m", "KEY", 2, 30.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (("exam.grader=judge",), "the grader 'judge' asks a model on a server and none is named; add judge.model=NAME"),
+        (("exam.grader=calibrated+judge",), "the grader 'calibrated+judge' asks a model"),
+        (("exam.grader=judge", "judge.model=m"), "no server that has it; add judge.url="),
+        (("exam.grader=judge", "judge.url=http://127.0.0.1:9/v1"), "no model of it is named; add judge.model=NAME"),
+        (JUDGE, "the judge 'm' is named and the grader 'contains' asks none; set exam.grader="),
+        (("exam.grader=judge", *JUDGE, "judge.concurrency=0"), "'judge.concurrency'"),
+        (("exam.grader=judge", *JUDGE, "judge.timeout_s=0"), "'judge.timeout_s'"),
+        (("exam.grader=judge", *JUDGE, "judge.retries=-1"), "'judge.retries'"),
+        (("exam.grader=judge", *JUDGE, "judge.max_tokens=0"), "'judge.max_tokens'"),
+        (("exam.grader=judge", *JUDGE, "judge.modle=m"), "did you mean 'judge.model'"),
+    ],
+)
+def test_a_judge_that_nobody_can_ask_or_nobody_does_is_one_sentence(overrides: tuple[str, ...], says: str) -> None:
+    assert says in refusal("clean", *overrides)
+
+
+def test_graders_with_and_without_a_judge_can_stand_in_one_table() -> None:
+    assert load_recipe("clean", ["vary.exam.grader=['contains','judge']", *JUDGE]).judge.model == "m"
+
+
+def test_who_judges_is_part_of_a_result_and_how_the_judge_is_reached_is_not() -> None:
+    def hashed(*overrides: str) -> str:
+        return recipe_hash(load_recipe("clean", ["exam.grader=judge", *JUDGE, *overrides]))
+
+    reached = "judge.url=http://x/v1", "judge.key_env=K", "judge.concurrency=1", "judge.retries=0", "judge.timeout_s=9"
+    assert {hashed(override) for override in (*reached, "judge.max_tokens=9")} == {hashed()}
+    assert len({hashed(), hashed("judge.model=n"), hashed("judge.extra={top_k=1}")}) == 3
+
+
+def test_a_recipe_that_asks_no_judge_hashes_as_before_there_were_judges() -> None:
+    clean = load_recipe("clean")
+    assert recipe_hash(replace(clean, judge=replace(clean.judge, model="m"))) == recipe_hash(clean)

@@ -16,11 +16,12 @@ from selfedit.experiment import run_experiment
 from selfedit.loop.arms import CONTROLS
 from selfedit.material import read_material
 from selfedit.plans import make_plan
+from selfedit.recipe import Recipe
 from selfedit.report.record import Report
 from selfedit.report.stats import Arm
 from selfedit.results import report_on
 from selfedit.runs import read_seconds, read_trials
-from selfedit.types import OuterSettings, Recipe, SampleSettings, Task, Trial
+from selfedit.types import OuterSettings, SampleSettings, Task, Trial
 from tests.unit.conftest import FakeEngine, Fault, make_tasks, plain
 
 RECIPE = Recipe(
@@ -209,6 +210,18 @@ def test_the_notes_tell_the_gain_of_every_seed(tmp_path: Path) -> None:
     assert "seeds" not in " ".join(one)
 
 
+def test_the_notes_name_a_round_whose_rewards_told_no_edit_from_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "rewarded alike" not in " ".join(run_experiment(RECIPE, tmp_path / "told", "cpu").notes)
+    monkeypatch.setattr(experiment, "open_backend", lambda name, model, device: FakeEngine())  # which answers nothing
+    recipe = replace(RECIPE, arms=("rounds",), outer=replace(RECIPE.outer, algorithm="grpo"))
+    notes = run_experiment(recipe, tmp_path / "alike", "cpu").notes
+    assert [note.partition(":")[0] for note in notes if "rewarded alike" in note] == [
+        f"train, seed {seed}, round {index}" for seed in (0, 1) for index in (1, 2)
+    ]
+
+
 # ── running ──
 
 
@@ -315,7 +328,7 @@ def test_every_round_leaves_its_reward_and_its_failures(tmp_path: Path) -> None:
     run_experiment(replace(RECIPE, seeds=1), tmp_path, "cpu")
     metrics = (tmp_path / "seed-0" / "metrics.jsonl").read_text()
     for label in ("train", *CONTROLS):
-        for name in ("reward/mean", "edits/kept", "failure/trials"):
+        for name in ("reward/mean", "edits/kept", "failure/trials", "groups/all", "groups/without-signal"):
             assert metrics.count(f'"{label}/{name}"') == 2
 
 

@@ -10,8 +10,9 @@ import pytest
 from selfedit.engine.base import half_fits
 from selfedit.errors import ConfigError, InputError, MissingExtra
 from selfedit.material import Material, give, read_material
+from selfedit.recipe import Recipe, recipe_hash
 from selfedit.tasks.knowledge import over_documents
-from selfedit.types import Failure, Recipe, Sample, SampleSettings, TrainSettings, recipe_hash
+from selfedit.types import ExamSettings, Failure, Sample, SampleSettings, TrainSettings
 from tests.unit.conftest import make_tasks
 
 TASKS = make_tasks(4)
@@ -170,3 +171,24 @@ def test_retrieval_without_its_library_is_refused_before_anything_is_run(monkeyp
     domain = over_documents(TASKS, "implications", TrainSettings())
     with pytest.raises(MissingExtra, match=r"selfedit\[retrieval\]"):
         give(Material(), Recipe(arms=("retrieval",)), domain, TASKS)
+
+
+def test_texts_without_questions_are_taken_where_the_model_writes_its_own_exam(tmp_path: Path) -> None:
+    own = replace(RECIPE, exam=ExamSettings(questions="self-made"))
+    _, material = read_material(replace(own, data=squad(tmp_path, questions=[])))
+    assert [len(task.questions) for task in material.tasks] == [4, 0, 4, 4]
+    assert material.left_out == ()
+    for task in TASKS:
+        (tmp_path / "notes").mkdir(exist_ok=True)
+        (tmp_path / "notes" / f"{task.id}.md").write_text(f"# {task.title}\n\n{task.context}\n")
+    _, material = read_material(replace(own, model="pup", data=str(tmp_path / "notes")))
+    assert [(task.title, task.questions) for task in material.tasks] == [(task.title, ()) for task in TASKS]
+    with pytest.raises(InputError, match=r"let the model write its own: exam.questions=self-made"):
+        read_material(replace(RECIPE, data=squad(tmp_path, questions=[])))
+
+
+def test_retrieval_needs_given_questions() -> None:
+    domain = over_documents(TASKS, "implications", TrainSettings())
+    unseen = [TASKS[0], replace(TASKS[1], questions=())]
+    with pytest.raises(InputError, match=r"'retrieval' searches .* 1 of the unseen passages have none"):
+        give(Material(), replace(RECIPE, arms=("retrieval",)), domain, unseen)

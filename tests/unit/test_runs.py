@@ -19,8 +19,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfedit.errors import RunError
-from selfedit.runs import count_trials_written, open_run, read_header, read_seconds, read_trials, write_atomic
-from selfedit.types import Failure, Recipe, Sample, Score, Trial, recipe_hash
+from selfedit.recipe import Recipe, recipe_hash
+from selfedit.runs import (
+    count_trials_written,
+    open_run,
+    read_exams,
+    read_header,
+    read_seconds,
+    read_trials,
+    write_atomic,
+)
+from selfedit.types import Exam, Failure, Question, Sample, Score, Trial
 
 BASE = "pup@0123456789ab"
 FAILURE = Failure("train", "OutOfMemory", "too large")
@@ -172,6 +181,18 @@ def test_two_lines_of_one_key_count_once_and_the_first_wins(folder: Path) -> Non
     assert {key: t.reward for key, t in read_trials(folder).items()} == {"a": 0.5, "b": 0.5}
 
 
+def test_a_trial_that_lost_a_mark_of_its_baseline_is_replaced_by_one_that_has_it(folder: Path) -> None:
+    lost = replace(trial("c", 0.25), before_Q=(Score(None, "no", "call failed", is_lost=True),))
+    failed, whole = trial("c", None, FAILURE), trial("c", 0.75)
+    with open_run(folder, Recipe(), BASE) as run:
+        run.append(lost)
+        run.append(failed)
+        assert run.trials()["c"] == lost, "a worse one does not take its place"
+        run.append(whole)
+        run.append(lost)
+    assert read_trials(folder)["c"] == whole
+
+
 def test_a_trial_that_could_not_be_measured_is_replaced_by_one_that_could(folder: Path) -> None:
     with open_run(folder, Recipe(), BASE) as run:
         run.append(trial("c", reward=None, failure=FAILURE))
@@ -259,7 +280,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from selfedit.runs import open_run
-from selfedit.types import Recipe
+from selfedit.recipe import Recipe
 run = open_run(Path(sys.argv[1]), Recipe(), sys.argv[2])
 print("open", flush=True)
 sys.stdin.read()
@@ -407,3 +428,18 @@ def test_write_atomic_that_fails_leaves_the_old_content_alone(tmp_path: Path, mo
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"cannot write to .*missing: No such file or directory"):
         write_atomic(tmp_path / "missing" / "file", "x")
+
+
+def test_an_exam_is_read_again_and_the_first_stands_unless_it_failed(tmp_path: Path) -> None:
+    exam = Exam("t", (Question("Who?\u2028", "Ada", "self-made", "hidden"),), 5, 1, 2, 1, 0)
+    failed = Exam("u", failure=FAILURE)
+    with open_run(tmp_path, Recipe(), BASE) as run:
+        run.save_exam(failed)
+        run.save_exam(exam)
+        run.save_exam(replace(exam, questions=()))
+        assert run.exams() == {"u": failed, "t": exam}
+    assert read_exams(tmp_path) == {"u": failed, "t": exam}
+    with open_run(tmp_path, Recipe(), BASE) as run:
+        run.save_exam(replace(exam, task_id="u"))
+    assert read_exams(tmp_path) == {"u": replace(exam, task_id="u"), "t": exam}
+    assert len((tmp_path / "exams.jsonl").read_bytes().splitlines()) == 3

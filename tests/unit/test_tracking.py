@@ -18,9 +18,10 @@ from selfedit import experiment, tracking
 from selfedit.errors import ConfigError, MissingExtra, RunError
 from selfedit.experiment import run_experiment
 from selfedit.plans import make_plan
+from selfedit.recipe import Recipe
 from selfedit.runs import Metric, Run, open_run, read_metrics
 from selfedit.tracking import TRACKERS, check_trackers, how_stages_do, reporting, watch
-from selfedit.types import Failure, OuterSettings, Recipe, SampleSettings, Trial
+from selfedit.types import Failure, OuterSettings, SampleSettings, Trial
 from tests.unit.conftest import FakeEngine
 
 RECIPE = Recipe(name="demo", report_to=("tensorboard",))

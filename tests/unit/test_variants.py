@@ -14,8 +14,9 @@ from selfedit.engine.remote import RemoteWriter
 from selfedit.errors import ConfigError, InputError, ModelError, RunError
 from selfedit.experiment import run_experiment
 from selfedit.plans import make_plan, make_plans
+from selfedit.recipe import Recipe
 from selfedit.runs import read_trials
-from selfedit.types import Adapter, OuterSettings, Recipe, SampleSettings, WriterSettings
+from selfedit.types import Adapter, OuterSettings, SampleSettings, WriterSettings
 from tests.unit.conftest import FakeEngine
 
 RECIPE = Recipe(

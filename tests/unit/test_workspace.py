@@ -9,11 +9,14 @@ import pytest
 
 from selfedit import workspace
 from selfedit.errors import InputError, RunError
-from selfedit.runs import read_trials
+from selfedit.recipe import Recipe
+from selfedit.runs import read_exams, read_trials
 from selfedit.sources.documents import Documents
-from selfedit.types import OuterSettings, Question, Recipe, SampleSettings, Task, Trial
+from selfedit.tasks.exams import halve
+from selfedit.types import Exam, OuterSettings, Question, SampleSettings, Task, Trial
 from selfedit.workspace import Lesson, Workspace, default_recipe, read_documents, read_state, write_examples
 from tests.unit.conftest import NOUNS, FakeEngine, Fault, make_task, plain
+from tests.unit.examining import ExaminingEngine, is_exam_job
 
 MORE = (*NOUNS, "tower", "market")
 TASKS = [make_task(name, MORE) for name in ("Ada", "Bor", "Cil")]
@@ -37,8 +40,10 @@ def open_at(monkeypatch: pytest.MonkeyPatch) -> Opened:
     """Open a workspace with a fake engine of the given properties, as a new process would."""
     monkeypatch.setattr("os.fsync", lambda file: None)
 
-    def open_fake(folder: Path, model: str | None = None, **properties: object) -> tuple[Workspace, FakeEngine]:
-        engine = FakeEngine([*TASKS, *LATER], **properties)  # type: ignore[arg-type]
+    def open_fake(
+        folder: Path, model: str | None = None, kind: type[FakeEngine] = FakeEngine, **properties: object
+    ) -> tuple[Workspace, FakeEngine]:
+        engine = kind([*TASKS, *LATER], **properties)  # type: ignore[arg-type]
         monkeypatch.setattr(workspace, "open_backend", lambda name, model, device: engine)
         return Workspace(folder, model), engine
 
@@ -130,6 +135,71 @@ def test_without_questions_nothing_is_claimed_and_every_candidate_is_learnt(tmp_
     written = {trial.sample for trial in ledger(tmp_path).values() if trial.sample}
     lines = [line for sample in written for line in sample.text.split("\n")]
     assert len(texts(engine)) == len(lines) + 9, "each candidate's lines and the passage with each, once"
+
+
+# ── an exam of the model's own ──
+
+
+def test_without_questions_the_model_writes_an_exam_of_which_one_half_chooses_and_the_other_examines(
+    tmp_path: Path, open_at: Opened
+) -> None:
+    home, engine = open_at(tmp_path, kind=ExaminingEngine)
+    lesson = home.learn(without_questions(), RECIPE)
+    assert (lesson.gain.n, lesson.before.accuracy, lesson.after.n_questions) == (3, 0, 9)
+    assert (lesson.gain.difference or 0) > 0
+    hidden = [q for exam in exams(tmp_path).values() for q in exam.questions if q.role == "hidden"]
+    visible = [q for exam in exams(tmp_path).values() for q in exam.questions if q.role == "exam"]
+    assert (len(hidden), len(visible)) == (9, 9)
+    final = [prompt for job in engine.answered if job.adapter == lesson.adapter for prompt in job.prompts]
+    assert [[q.question in prompt for q in hidden].count(True) for prompt in final] == [1] * 9
+    assert "3 documents came without questions: 3 of 3 texts have an exam" in lesson.notes[0]
+
+
+def test_the_visible_half_alone_chooses_what_is_learnt(tmp_path: Path, open_at: Opened) -> None:
+    home, _ = open_at(tmp_path, kind=ExaminingEngine)
+    home.learn(without_questions(), RECIPE)
+    roles = {f"{key}#0": [q.role for q in exam.questions] for key, exam in exams(tmp_path).items()}
+    for trial in ledger(tmp_path).values():
+        visible = [s.value for s, role in zip(trial.after_Q, roles[trial.task_id], strict=True) if role == "exam"]
+        assert trial.reward == pytest.approx(sum(value or 0 for value in visible) / len(visible))
+
+
+def test_documents_with_questions_keep_theirs_beside_those_without(tmp_path: Path, open_at: Opened) -> None:
+    home, _ = open_at(tmp_path, kind=ExaminingEngine)
+    lesson = home.learn(documents([TASKS[0], replace(TASKS[1], questions=())]), RECIPE)
+    assert list(exams(tmp_path)) == [TASKS[1].id]
+    assert (lesson.gain.n, lesson.after.n_questions) == (2, 6)
+    assert lesson.notes[0].startswith("1 document came without questions")
+
+
+def test_no_note_is_made_where_all_documents_have_questions(tmp_path: Path, open_at: Opened) -> None:
+    home, engine = open_at(tmp_path, kind=ExaminingEngine)
+    assert home.learn(documents(), RECIPE).notes == ()
+    assert not any(map(is_exam_job, engine.sampled))
+
+
+def test_two_pieces_of_a_document_that_tell_one_fact_have_it_in_one_half(tmp_path: Path, open_at: Opened) -> None:
+    fact = Question("What is the river of Ada?", "riverAda")
+    own = [Exam("a", halve([fact, Question("Which bell?", "bell")])), Exam("b", halve([Question("Bell?", "x"), fact]))]
+    first, second = workspace._whole_exam(own)
+    assert first.questions[0].role == second.questions[1].role
+    assert [len(exam.questions) for exam in (first, second)] == [2, 2]
+
+
+def test_a_lesson_taken_up_again_asks_the_exam_that_was_recorded(tmp_path: Path, open_at: Opened) -> None:
+    home, engine = open_at(tmp_path / "whole", kind=ExaminingEngine)
+    whole = home.learn(without_questions(), RECIPE)
+    home, engine = open_at(tmp_path / "killed", kind=ExaminingEngine, faults=[Fault("train", "", OSError("pulled"))])
+    with pytest.raises(OSError, match="pulled"):
+        home.learn(without_questions(), RECIPE)
+    home, engine = open_at(tmp_path / "killed", kind=ExaminingEngine, wrong=True)
+    assert said(home.learn(without_questions(), RECIPE)) == said(whole)
+    assert not any(map(is_exam_job, engine.sampled))
+
+
+def exams(lesson_folder: Path) -> dict[str, Exam]:
+    (run,) = (lesson_folder / "runs").iterdir()
+    return {key.removesuffix("#0"): exam for key, exam in read_exams(run).items()}
 
 
 # ── choosing ──

@@ -12,8 +12,9 @@ import pytest
 from selfedit import writers, writing
 from selfedit.engine.base import Backend
 from selfedit.errors import ConfigError, InputError, RunError
+from selfedit.recipe import Recipe
 from selfedit.sources.documents import Documents
-from selfedit.types import Recipe, SampleSettings, Task
+from selfedit.types import SampleSettings, Task
 from selfedit.writing import Job, make_job, write_corpus
 from tests.unit.conftest import FakeEngine, Fault, make_tasks
 

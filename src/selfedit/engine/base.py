@@ -74,6 +74,12 @@ class Backend(Protocol):
     def logprobs(self, data: Sequence[Datum], adapter: Adapter | None = None) -> list[list[float]]:
         """Natural log-probability of every token given those before it, [T] each; 0.0 for the first."""
 
+    def merge(self, adapter: Adapter) -> Adapter:
+        """Return a full update that is `adapter`, with those under it, merged into all weights of the base.
+
+        Raises `ConfigError` for weights that cannot be merged into: quantised ones, tied ones that it changes alone.
+        """
+
     def export(self, adapter: Adapter, folder: Path) -> Path:
         """Write `adapter` as a folder, atomically; return the folder. Adapters under it are folded in, so that it is
         valid on the bare base: LoRAs as a PEFT folder, what has a full update in it as a checkpoint of its own."""

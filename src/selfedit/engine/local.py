@@ -18,6 +18,7 @@ threads take turns.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -127,7 +128,7 @@ class LocalBackend:
         for datum in data:
             self._check_datum(datum)
         results = [[0.0] * len(datum.tokens) for datum in data]
-        whole = [(i, replace(datum, weights=(1.0,) * len(datum.tokens))) for i, datum in enumerate(data)]
+        whole = [(i, Datum(datum.tokens, (1.0,) * len(datum.tokens))) for i, datum in enumerate(data)]
         budget = LOGITS_PER_PASS // self._checkpoint.vocabulary
         with self._lock, mounted(self._network, *self._folded(adapter)), packing(self._network, self._can_pack):
             for part in passes([(i, datum) for i, datum in whole if len(datum.tokens) > 1], budget):
@@ -137,6 +138,19 @@ class LocalBackend:
                 for i, datum in part:
                     results[i][1:] = [-next(losses) for _ in datum.tokens[1:]]
         return results
+
+    def merge(self, adapter: Adapter) -> Adapter:
+        """Merge an adapter with those under it into a full update, which takes the sums in fp32.
+
+        In fp32 it computes what the chain computes, but for the order of additions. Where the network computes in bf16
+        its weights are rounded to bf16 with the update in them, as in a checkpoint that was merged and saved, while a
+        chain is added to the base's in fp32.
+        """
+        check_weights(self._checkpoint)
+        check_memory(self._checkpoint, virtual_memory().available)
+        with self._lock:
+            weights = merged(self._network, self._folded(adapter)).weights
+            return self._keep(Full({name: tensor.to("cpu", torch.float32) for name, tensor in weights.items()}), None)
 
     def export(self, adapter: Adapter, folder: Path) -> Path:
         """Write a folder, atomically, valid on the bare base; return it.
@@ -214,6 +228,9 @@ class LocalBackend:
         for name in ("epochs", "batch_size") if settings.method == "full" else ("rank", "epochs", "batch_size"):
             if getattr(settings, name) < 1:
                 raise ConfigError(f"{name} is {getattr(settings, name)}; it must be 1 or more")
+        for name in ("clip_ratio", "kl"):
+            if not 0 <= getattr(settings, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(settings, name)}; it must be 0 or more")
         if job.under and job.start:
             raise ConfigError("a job has both `under` and `start`; give one: an adapter on top, or the same continued")
         if job.start and isinstance(self._chain(job.start)[-1], Full) != (settings.method == "full"):
@@ -225,8 +242,15 @@ class LocalBackend:
             check_weights(self._checkpoint)
         else:
             self._check_lora(job)
+        self._check_data(job)
+
+    def _check_data(self, job: TrainJob) -> None:
         for datum in job.data:
             self._check_datum(datum)
+        if len({datum.logprobs is None for datum in job.data}) > 1:
+            raise InputError("some sequences of the job have old log-probabilities and others none; give all or none")
+        if job.settings.kl and any(datum.reference is None for datum in job.data):
+            raise InputError(f"kl is {job.settings.kl}, and a sequence has no reference to stay near; give it, or kl=0")
         if not any(weight != 0 for datum in job.data for weight in datum.weights[1:]):
             raise InputError("the job has no token to learn: its data are empty, or all weights are 0")
 
@@ -243,6 +267,11 @@ class LocalBackend:
             raise InputError(f"a sequence has {length} tokens; the context of {self.base} holds {self.context}")
         if len(datum.weights) != length:
             raise InputError(f"a sequence has {length} tokens and {len(datum.weights)} weights; give each token one")
+        for name, logprobs in (("old", datum.logprobs), ("reference", datum.reference)):
+            if logprobs is not None and len(logprobs) != length:
+                raise InputError(f"a sequence has {length} tokens and {len(logprobs)} {name} log-probabilities")
+            if logprobs is not None and not all(map(math.isfinite, logprobs)):
+                raise InputError(f"a sequence has {name} log-probabilities that are not finite")
         if length and not 0 <= min(datum.tokens) <= max(datum.tokens) < self._checkpoint.vocabulary:
             raise InputError(f"a sequence has a token id outside the vocabulary of {self._checkpoint.vocabulary}")
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from selfedit.engine.full import Full, FullStack
 from selfedit.engine.lora import Dropout, Groups, LoraStack, Stack, StackedAdamW, is_out_of_memory, shapes_of
+from selfedit.engine.losses import size_of, token_losses, usual_size
 from selfedit.engine.ragged import Batch, label_losses, labelled, packing, passes
 from selfedit.engine.schedules import batches, rate, seeded
 from selfedit.engine.updates import Update, mounted
@@ -61,18 +62,21 @@ class Trained:
 
 @dataclass(slots=True)
 class _Slot:
-    """A work in progress: number `item` of the works, the rows of its batches, the losses so far."""
+    """A work in progress: number `item` of the works, the rows of its batches, what their losses are divided by (None:
+    by each one's own weights), the losses so far."""
 
     item: int
     work: Work
     plan: Sequence[Tensor]
+    size: float | None
     losses: list[Tensor] = field(default_factory=list)
 
     @classmethod
     def of(cls, item: int, work: Work) -> _Slot:
         job = work.job
         order = seeded(job.seed, "order")
-        return cls(item, work, batches(len(job.data), job.settings.batch_size, job.settings.epochs, order))
+        plan = batches(len(job.data), job.settings.batch_size, job.settings.epochs, order)
+        return cls(item, work, plan, usual_size(job))
 
     @property
     def is_finished(self) -> bool:
@@ -213,13 +217,16 @@ class Pool:
         return failures
 
     def _backward(self, stack: Stack, slots: dict[int, _Slot]) -> Tensor:
-        """Add up the gradients of every slot's next batch; return the losses Σ w·ce / Σ |w|, [K], 0 without weight."""
+        """Add up the gradients of every slot's next batch; return the losses (`losses.py`), [K], 0 without weight."""
         device = self._network.device
-        sequences = [(index, datum) for index in sorted(slots) for datum in slots[index].batch()]
-        weights_K = torch.zeros(stack.slots, dtype=torch.float64)
-        for index, datum in sequences:
-            weights_K[index] += sum(abs(weight) for weight in datum.weights[1:])
-        weights_K = weights_K.to(device)
+        settings = {index: slot.work.job.settings for index, slot in slots.items()}
+        sequences = []
+        sizes_K = torch.zeros(stack.slots, dtype=torch.float64)
+        for index, slot in sorted(slots.items()):
+            data = slot.batch()
+            sequences += [(index, datum) for datum in data]
+            sizes_K[index] = slot.size or size_of(data)
+        sizes_K = sizes_K.to(device)
         seen: Counter[int] = Counter()
         losses_K = torch.zeros(stack.slots, dtype=torch.float64, device=device)
         for part in passes(sequences, self._room.tokens_per_pass):
@@ -227,7 +234,8 @@ class Pool:
                 batch = Batch.of(part, self._can_pack, device)
                 dropouts = self._dropouts(batch, slots, seen)
                 with stack.during(Groups.of(batch.sizes(stack.slots), device), dropouts):
-                    losses_L = batch.weights_L * label_losses(self._network, batch) / weights_K[batch.owners_L]
+                    entropies_L = label_losses(self._network, batch)
+                    losses_L = token_losses(entropies_L, batch, settings) / sizes_K[batch.owners_L]
                     losses_L.sum().backward()
             except RuntimeError as error:
                 if not is_out_of_memory(error):

@@ -84,7 +84,9 @@ class Batch:
     """Sequences laid out for one forward pass. The last token of each is only a label: T tokens have T - 1 inputs.
 
     Labels are the tokens with a weight other than 0, `predicted_at_L` the inputs that predict them, `owners_L` the
-    numbers given with the sequences. Inputs after the last label are left out. `is_packed` False: padded on the right.
+    numbers given with the sequences, `old_L` and `reference_L` the log-probabilities that come with them: NaN where a
+    sequence brings none, None where none does. Inputs after the last label are left out. `is_packed` False: padded on
+    the right.
     """
 
     fold: Fold
@@ -97,6 +99,8 @@ class Batch:
     weights_L: Tensor
     predicted_at_L: Tensor
     owners_L: Tensor
+    old_L: Tensor | None
+    reference_L: Tensor | None
 
     @classmethod
     def of(cls, sequences: Sequence[tuple[int, Datum]], is_packed: bool, device: torch.device) -> Self:
@@ -124,6 +128,8 @@ class Batch:
             weights_L=torch.tensor(weights, dtype=torch.float64, device=device),
             predicted_at_L=predicted_at_L,
             owners_L=owners_L,
+            old_L=_logprobs([(datum, datum.logprobs) for _, datum in sequences], device),
+            reference_L=_logprobs([(datum, datum.reference) for _, datum in sequences], device),
         )
 
     @property
@@ -160,6 +166,14 @@ def passes(sequences: Sequence[tuple[int, Datum]], tokens: int) -> list[list[tup
 def labelled(datum: Datum) -> list[int]:
     """Return where the tokens are that carry weight; the first token is predicted by nothing."""
     return [t for t, weight in enumerate(datum.weights) if t and weight != 0]
+
+
+def _logprobs(given: Sequence[tuple[Datum, tuple[float, ...] | None]], device: torch.device) -> Tensor | None:
+    """Pick out the log-probabilities of all labels, [L], if there are any."""
+    if all(logprobs is None for _, logprobs in given):
+        return None
+    found = [logprobs[t] if logprobs else math.nan for datum, logprobs in given for t in labelled(datum)]
+    return torch.tensor(found, dtype=torch.float64, device=device)
 
 
 def label_losses(network: Any, batch: Batch) -> Tensor:

@@ -7,6 +7,8 @@
     in-context       no update, the right passage in view: what there is to be known
     shuffled-reward  a writer reinforced with the same rewards, dealt to the wrong edits
     random-edits     a writer reinforced on edits picked without looking at rewards
+    weak             more self-edits where exams of the model's own find most wrong, round by round (`loop.weak`)
+    even             as many, spread evenly
 
 All arms are examined on the same unseen tasks, and the controls spend the same number of inner loops in their rounds.
 An update is a task's own, or with `together` one for as many tasks in a row, trained on several self-edits of each: how
@@ -19,10 +21,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from selfedit.loop.algorithms import ALGORITHMS, random_edits, shuffled
+from selfedit.loop.algorithms import Algorithm, load_algorithm, random_edits, shuffled
+from selfedit.loop.exams import fix_exams, refuse_without
 from selfedit.loop.inner import Unit, Written, examine_untrained, plan, plan_together, seed_of
-from selfedit.loop.outer import Algorithm, Event, Known, Lab, Round, improve, learner_of, try_units, write
-from selfedit.types import Adapter, Recipe, Task
+from selfedit.loop.outer import Event, Known, Lab, Round, improve, learner_of, n_tried, try_units, write
+from selfedit.loop.racing import count_loops
+from selfedit.loop.rewards import REWARDS
+from selfedit.loop.weak import SPREADS, count_at_most, study
+from selfedit.recipe import Recipe
+from selfedit.types import Adapter, Task
 
 OPEN_BOOK = ("retrieval", "in-context")
 CONTROLS = ("shuffled-reward", "random-edits")
@@ -40,10 +47,33 @@ class Given:
 def experiment(
     recipe: Recipe, train: Sequence[Task], unseen_P: Sequence[Task], lab: Lab, known: Known, given: Given | None = None
 ) -> Iterator[Event]:
-    """Run every arm that `recipe.arms` names; yield each sample, trial and round as it comes, noted in `known`."""
-    for event in _arms(recipe, train, unseen_P, lab, known, given or Given()):
+    """Run every arm that `recipe.arms` names; yield each sample, trial and round as it comes, noted in `known`.
+
+    Where the model writes its own exams, they come first. Raises `InputError` where none of them has a question.
+    """
+    for event in _examined_arms(recipe, train, unseen_P, lab, known, given or Given()):
         known.note(event)
         yield event
+
+
+def _examined_arms(
+    recipe: Recipe, train: Sequence[Task], unseen_P: Sequence[Task], lab: Lab, known: Known, given: Given
+) -> Iterator[Event]:
+    """Fix the exams before anything is written: all that the writer learns from, and the unseen tasks without one."""
+    corpus_P = unseen_P
+    if recipe.exam.questions == "self-made":
+        train = yield from fix_exams(train, lab, known)
+        refuse_without(train, known.exams)
+        unasked = [task for task in unseen_P if not any(question.role == "exam" for question in task.questions)]
+        asked = yield from fix_exams(unasked, lab, known)
+        refuse_without(unasked, known.exams)
+        own = {task.id: task for task in asked}
+        unseen_P = [own.get(task.id, task) for task in unseen_P]
+    yield from _arms(recipe, train, unseen_P, lab, known, given)
+    if spreads := [spread for spread in SPREADS if spread in recipe.arms]:
+        corpus_P = yield from fix_exams(corpus_P, lab, known)
+        refuse_without(corpus_P, known.exams)
+        yield from study(spreads, corpus_P, recipe, lab, known)
 
 
 def _arms(
@@ -56,11 +86,14 @@ def _arms(
     if "completions" in recipe.arms:
         written_P = [given.completions[task.id] for task in unseen_P]
         yield from _update("completions", unseen_P, written_P, recipe, lab, None, known)
+    n_rounds = recipe.outer.rounds
     if "rounds" in recipe.arms:
         yield from _measure("round-0", unseen_P, recipe, lab, lab.begins, known)
-        for event in improve("train", train, lab, _algorithm(recipe), recipe.outer, known):
+        for event in improve("train", train, lab, load_algorithm(recipe.outer), recipe.outer, known):
             yield event
-            if isinstance(event, Round):
+            if isinstance(event, Round) and event.is_stop:
+                n_rounds = event.index - 1
+            elif isinstance(event, Round):
                 yield from _measure(f"round-{event.index}", unseen_P, recipe, lab, event.writer, known)
     if "retrieval" in recipe.arms:
         yield from _untrained("retrieval", unseen_P, lab, known, given.found)
@@ -70,7 +103,8 @@ def _arms(
     for control in CONTROLS:
         if control in recipe.arms:
             writer = lab.begins
-            for event in improve(control, train, lab, _control(control, recipe), recipe.outer, known):
+            outer = replace(recipe.outer, rounds=n_rounds, patience=0)  # as many as the treated writer
+            for event in improve(control, train, lab, _control(control, recipe), outer, known):
                 yield event
                 writer = event.writer if isinstance(event, Round) else writer
             yield from _measure(control, unseen_P, recipe, lab, writer, known)
@@ -90,26 +124,32 @@ def n_completions(recipe: Recipe) -> int:
 
 
 def count_trials(recipe: Recipe, n_train: int, n_unseen: int) -> int:
-    """Return how many trials `experiment` will run in all."""
+    """Return how many trials `experiment` will run in all; with `outer.patience`, and of a whole corpus, at most."""
     examined = n_unseen * recipe.eval_repeats
-    a_round = min(recipe.outer.tasks, n_train) * recipe.sample.edits * recipe.outer.repeats
+    tasks = min(recipe.outer.tasks, n_train)
+    first, later = tasks * _trials_of_a_task(recipe, 1), tasks * _trials_of_a_task(recipe, 2)
     trainings = [arm for arm in ("rounds", *CONTROLS) if arm in recipe.arms]
     shared, own = min(recipe.outer.rounds, 1), max(recipe.outer.rounds - 1, 0)
     untrained = sum(arm in recipe.arms for arm in ("base", *OPEN_BOOK))
     updated = sum(arm in recipe.arms for arm in ("passage", "completions"))
-    once = n_unseen * untrained + examined * updated + a_round * shared * bool(trainings)
+    once = n_unseen * untrained + examined * updated + first * shared * bool(trainings)
     writers = (recipe.outer.rounds + 1) * ("rounds" in recipe.arms) + sum(arm in CONTROLS for arm in trainings)
-    return once + examined * writers + a_round * own * len(trainings)
+    return once + examined * writers + later * own * len(trainings) + count_at_most(recipe, n_unseen)
 
 
-def _algorithm(recipe: Recipe) -> Algorithm:
-    reinforce = ALGORITHMS[recipe.outer.algorithm]
-    return lambda groups_PG: reinforce(groups_PG, recipe.outer.select)
+def _trials_of_a_task(recipe: Recipe, round: int) -> int:
+    """Count the inner loops that a task of a round takes; a race and some rewards spare some of them, or take none."""
+    race = recipe.outer.race
+    if race.by:
+        return count_loops(recipe.sample.edits, recipe.outer.repeats, race.keep, race.by == "learnt" and round > 1)
+    kind = REWARDS.get(recipe.outer.reward, REWARDS["accuracy"])
+    tried = n_tried(recipe.outer, recipe.sample) if kind.learns else recipe.sample.edits
+    return tried * (recipe.outer.repeats if kind.trains else 1)
 
 
 def _control(name: str, recipe: Recipe) -> Algorithm:
     seed = seed_of(recipe.seed, name)
-    return shuffled(_algorithm(recipe), seed) if name == "shuffled-reward" else random_edits(seed)
+    return shuffled(load_algorithm(recipe.outer), seed) if name == "shuffled-reward" else random_edits(seed)
 
 
 def _measure(

@@ -18,11 +18,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
 
 from selfedit.engine.base import AnswerJob, Backend, SampleJob, Writer
 from selfedit.errors import BadEdit, boundary
+from selfedit.loop.marking import Marks, grade_exams
 from selfedit.tasks.base import Domain, Grader
 from selfedit.types import (
     Adapter,
@@ -40,10 +41,13 @@ from selfedit.types import (
     mean_rewarded,
 )
 
+COPIED = "copied_lines"  # a trial's measure
 WAVE = 48  # units handed to the engine at once: enough for all its slots, and what a kill can cost
 
 Written = list[Sample] | Failure
-Job = TypeVar("Job", SampleJob, TrainJob, AnswerJob)
+Reading = tuple[Task, str]  # a task, and the text of a self-edit on it
+Assess = Callable[[list[Reading]], list[Mapping[str, float] | Failure]]
+Job = TypeVar("Job", SampleJob, TrainJob, AnswerJob, Reading)
 Result = TypeVar("Result")
 
 
@@ -58,6 +62,31 @@ class Unit:
     repeat: int
     seed: int
     samples: tuple[Sample, ...] | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured of a unit beside marks, by name: None where that failed, and the first thing it failed of."""
+
+    values: Mapping[str, float | None] = field(default_factory=dict)
+    failure: Failure | None = None
+
+    def and_also(self, other: Measured) -> Measured:
+        """Put both together."""
+        return Measured({**self.values, **other.values}, self.failure or other.failure)
+
+
+class Probe(Protocol):
+    """What measures more than marks, for rewards that need it (`loop.probes`). It has a value for every unit, [N]."""
+
+    def before(self, tasks_N: Sequence[Task], learner: Adapter | None) -> list[Measured]:
+        """Measure the model before each task's update; the names end in "_before"."""
+
+    def after(self, tasks_N: Sequence[Task], adapters_N: Sequence[Adapter], learner: Adapter | None) -> list[Measured]:
+        """Measure each adapter, which was trained for the task beside it on top of `learner`."""
+
+    def unchanged(self, before: Measured) -> Measured:
+        """Say what `after` would find of a model that was not updated."""
 
 
 def seed_of(*key: str | int) -> int:
@@ -98,10 +127,10 @@ def propose(
             )
         if caught.failure:
             jobs.append(caught.failure)
-    return _run_jobs("propose", engine.sample, jobs)
+    return run_jobs("propose", engine.sample, jobs)
 
 
-def _run_jobs(
+def run_jobs(
     stage: Stage, run: Callable[[list[Job]], list[Result | Failure]], jobs: Sequence[Job | Failure]
 ) -> list[Result | Failure]:
     """Run the jobs; a Failure among them stays what it is."""
@@ -176,29 +205,55 @@ def run_trials(
     exam: ExamSettings,
     known: Mapping[str, Trial] | None = None,
     together: int = 1,
+    probe: Probe | None = None,
 ) -> Iterator[Trial]:
     """Train and examine every unit, in order; the Trials of a wave are yielded as soon as it is done.
 
     `learner` is the adapter under the fresh ones (None: the bare base). `together` units in a row share an adapter, and
     never end up in different waves. Each task's marks before the update are measured once, whatever the number of its
-    edits. Without an exam nothing is measured, and an unusable edit has no reward either.
+    edits. Without an exam nothing is measured, and an unusable edit has no reward either. `probe` measures what
+    a reward needs beside marks.
 
     Units in `known` are not yielded. A wave of which only some are known is run whole all the same: what shares a pass
     changes the last digits, and a resumed run shall be the unbroken one to the last of them.
     """
     known = known or {}
-    before: dict[str, tuple[Score, ...]] = {}
+    before: dict[str, _Before] = {}
     for wave in _waves(units_N, together):
-        before |= {unit.task.id: known[unit.key].before_Q for unit in wave if unit.key in known}
+        before |= {unit.task.id: _recalled(known[unit.key]) for unit in wave if unit.key in known}
         if all(unit.key in known for unit in wave):
             continue
         new = {unit.task.id: unit.task for unit in wave if unit.task.id not in before}
         marks = examine(list(new.values()), [learner] * len(new), domain, engine, grade, exam)
-        before |= dict(zip(new, marks, strict=True))
+        measured = probe.before(list(new.values()), learner) if probe else [Measured()] * len(new)
+        before |= dict(zip(new, map(_Before, marks, measured), strict=True))
         edits = [_read(unit, domain) for unit in wave]
         for part in _parts(edits, together):
-            trials = _run_part(wave[part], edits[part], before, domain, learner, engine, grade, exam, together)
+            trials = _run_part(wave[part], edits[part], before, domain, learner, engine, grade, exam, together, probe)
             yield from (trial for trial in trials if trial.key not in known)
+
+
+def assess_units(
+    units_N: Sequence[Unit], domain: Domain, assess: Assess, known: Mapping[str, Trial] | None = None
+) -> Iterator[Trial]:
+    """Let `assess` read every unit's self-edit in place of an update; its marks are the Trials' measures.
+
+    Nothing is trained or examined. An edit that cannot be used is not read, as it would not be learnt.
+    """
+    for wave in _waves([unit for unit in units_N if unit.key not in (known or {})]):
+        bad = {i: edit for i, edit in enumerate(_read(unit, domain) for unit in wave) if isinstance(edit, Failure)}
+        usable = [i for i in range(len(wave)) if i not in bad]
+        marks = _run_batch("reward", assess, [(wave[i].task, _samples(wave[i])[0].text) for i in usable])
+        found = bad | dict(zip(usable, marks, strict=True))
+        for i, unit in enumerate(wave):
+            marked = found[i]
+            measured = Measured(failure=marked) if isinstance(marked, Failure) else Measured(marked)
+            reward = 0.0 if is_bad_edit(measured.failure) else None
+            yield replace(_trial(unit, None, (), None, {}, measured), reward=reward)
+
+
+def _samples(unit: Unit) -> tuple[Sample, ...]:
+    return () if isinstance(unit.samples, Failure) else unit.samples
 
 
 def examine_untrained(
@@ -226,6 +281,19 @@ def examine_untrained(
                 yield _trial(unit, None, found.scores_Q, found, {})
 
 
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What was found of a task before its update."""
+
+    scores_Q: tuple[Score, ...]
+    measured: Measured = Measured()
+
+
+def _recalled(trial: Trial) -> _Before:
+    values = {name: value for name, value in trial.measures.items() if name.endswith("_before")}
+    return _Before(trial.before_Q, Measured(values))
+
+
 def _waves(units_N: Sequence[Unit], together: int = 1) -> Iterator[Sequence[Unit]]:
     size = together * max(1, WAVE // together)
     return (units_N[start : start + size] for start in range(0, len(units_N), size))
@@ -238,17 +306,13 @@ def examine(
     engine: Backend,
     grade: Grader,
     exam: ExamSettings,
+    views_N: Sequence[Sequence[Task] | None] | None = None,
 ) -> list[tuple[Score, ...]]:
-    """Ask every task's questions of the adapter beside it and mark the answers, [N][Q]; None: it failed."""
-    return [marks.scores_Q for marks in _examine(tasks_N, adapters_N, domain, engine, grade, exam)]
+    """Ask every task's questions of the adapter beside it and mark the answers, [N][Q]; None: it failed.
 
-
-@dataclass(frozen=True, slots=True)
-class _Marks:
-    """One exam's marks, and what kept it from being marked."""
-
-    scores_Q: tuple[Score, ...]
-    failure: Failure | None = None
+    `views_N` holds the task whose passage is in view at each question, [N][Q]; without it no passage is.
+    """
+    return [marks.scores_Q for marks in _examine(tasks_N, adapters_N, domain, engine, grade, exam, views_N)]
 
 
 def _examine(
@@ -259,12 +323,13 @@ def _examine(
     grade: Grader,
     exam: ExamSettings,
     views_N: Sequence[Sequence[Task] | None] | None = None,
-) -> list[_Marks]:
+) -> list[Marks]:
     views_N = views_N or [None] * len(tasks_N)
     asked = [i for i, task in enumerate(tasks_N) if task.questions]
     jobs = [_exam_job(tasks_N[i], adapters_N[i], domain, exam, views_N[i]) for i in asked]
-    answered = dict(zip(asked, _run_jobs("answer", engine.answer, jobs), strict=True))
-    return [_mark(task, answered[i], grade) if i in answered else _Marks(()) for i, task in enumerate(tasks_N)]
+    answers = run_jobs("answer", engine.answer, jobs)
+    marks = dict(zip(asked, _mark([tasks_N[i] for i in asked], answers, grade), strict=True))
+    return [marks.get(i, Marks(())) for i in range(len(tasks_N))]
 
 
 def _exam_job(
@@ -277,22 +342,18 @@ def _exam_job(
     return caught.failure
 
 
-def _mark(task: Task, answers_Q: list[str] | Failure, grade: Grader) -> _Marks:
-    if isinstance(answers_Q, Failure):
-        return _unmeasured(task, answers_Q)
-    with boundary("grade") as caught:
-        scores_Q = tuple(grade(task.questions, answers_Q))
-        if len(scores_Q) != len(task.questions):
-            raise RuntimeError(f"the grader gave {len(scores_Q)} marks for {len(task.questions)} questions")
-        return _Marks(scores_Q)
-    assert caught.failure
-    return _Marks(tuple(Score(None, answer, caught.failure.message) for answer in answers_Q), caught.failure)
+def _mark(tasks_N: Sequence[Task], answers_N: Sequence[list[str] | Failure], grade: Grader) -> list[Marks]:
+    """Mark the exams that were taken; a Failure in place of the answers says why one was not."""
+    exams = list(zip(tasks_N, answers_N, strict=True))
+    taken = [(task.questions, answers) for task, answers in exams if not isinstance(answers, Failure)]
+    marks = iter(grade_exams(taken, grade))
+    return [_unmeasured(task, found) if isinstance(found, Failure) else next(marks) for task, found in exams]
 
 
-def _unmeasured(task: Task, failure: Failure) -> _Marks:
+def _unmeasured(task: Task, failure: Failure) -> Marks:
     """The exam that could not be taken; that of an edit which the model spoilt counts, with 0 for every question."""
     value = 0.0 if is_bad_edit(failure) else None
-    return _Marks(tuple(Score(value, "", failure.message) for _ in task.questions), failure)
+    return Marks(tuple(Score(value, "", failure.message) for _ in task.questions), failure)
 
 
 def _parts(edits: Sequence[tuple[SelfEdit, ...] | Failure], together: int) -> list[slice]:
@@ -308,13 +369,14 @@ def _parts(edits: Sequence[tuple[SelfEdit, ...] | Failure], together: int) -> li
 def _run_part(
     wave: Sequence[Unit],
     edits: Sequence[tuple[SelfEdit, ...] | Failure],
-    before: dict[str, tuple[Score, ...]],
+    before: dict[str, _Before],
     domain: Domain,
     learner: Adapter | None,
     engine: Backend,
     grade: Grader,
     exam: ExamSettings,
     together: int,
+    probe: Probe | None,
 ) -> list[Trial]:
     clock = time.perf_counter()
     adapters = _train(wave, edits, domain, learner, engine, together)
@@ -322,10 +384,26 @@ def _run_part(
     ready = {i: adapter for i, adapter in enumerate(adapters) if isinstance(adapter, Adapter)}
     marks = _examine([wave[i].task for i in ready], list(ready.values()), domain, engine, grade, exam)
     after = dict(zip(ready, marks, strict=True))
+    found = probe.after([wave[i].task for i in ready], list(ready.values()), learner) if probe else []
+    measured = dict(zip(ready, found, strict=False))
     cost = {"train_s": (trained - clock) / len(wave), "examine_s": (time.perf_counter() - trained) / len(wave)}
     for adapter in set(ready.values()):
         engine.release(adapter)
-    return [_trial(unit, adapters[i], before[unit.task.id], after.get(i), cost) for i, unit in enumerate(wave)]
+    trials = []
+    for i, unit in enumerate(wave):
+        update, then = adapters[i], before[unit.task.id]
+        if probe and i not in measured:
+            is_as_before = isinstance(update, Failure) and is_bad_edit(update)
+            measured[i] = probe.unchanged(then.measured) if is_as_before else Measured()
+        whole = then.measured.and_also(measured.get(i, Measured())).and_also(Measured(_copied(edits[i])))
+        trials.append(_trial(unit, update, then.scores_Q, after.get(i), cost, whole))
+    return trials
+
+
+def _copied(edits: tuple[SelfEdit, ...] | Failure) -> dict[str, float | None]:
+    """Count the lines that were left out of a unit's self-edits as copies of its exam; nothing where there are none."""
+    n_copied = 0 if isinstance(edits, Failure) else sum(edit.n_copied for edit in edits)
+    return {COPIED: float(n_copied)} if n_copied else {}
 
 
 def _read(unit: Unit, domain: Domain) -> tuple[SelfEdit, ...] | Failure:
@@ -360,7 +438,7 @@ def _train(
     for start in range(0, len(wave), together):
         shared = slice(start, start + together)
         jobs.append(_train_job(wave[shared], edits[shared], data[shared], domain, learner))
-    trained = _run_jobs("train", engine.train, jobs)
+    trained = run_jobs("train", engine.train, jobs)
     return [each if isinstance(each, Failure) else trained[i // together] for i, each in enumerate(data)]
 
 
@@ -394,11 +472,12 @@ def _trial(
     unit: Unit,
     adapter: Adapter | Failure | None,
     before_Q: tuple[Score, ...],
-    after: _Marks | None,
+    after: Marks | None,
     cost: dict[str, float],
+    measured: Measured = Measured(),
 ) -> Trial:
-    marks = _unmeasured(unit.task, adapter) if isinstance(adapter, Failure) else after or _Marks(())
-    samples = () if isinstance(unit.samples, Failure) else unit.samples
+    marks = _unmeasured(unit.task, adapter) if isinstance(adapter, Failure) else after or Marks(())
+    samples = _samples(unit)
     return Trial(
         key=unit.key,
         task_id=unit.task.id,
@@ -410,7 +489,8 @@ def _trial(
         before_Q=before_Q,
         after_Q=marks.scores_Q,
         reward=mean_rewarded(unit.task.questions, marks.scores_Q),
-        failure=marks.failure,
+        failure=marks.failure or measured.failure,
         cost=cost,
         baseline=mean_rewarded(unit.task.questions, before_Q),
+        measures=measured.values,
     )

@@ -11,40 +11,58 @@ Axis suffixes: P tasks, G edits of a task, R repeats (seeds) of an edit, N units
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Self
 
 from selfedit.engine.base import Backend, Writer
 from selfedit.errors import ConfigError, RunError
-from selfedit.loop.inner import Unit, Written, is_bad_edit, plan, propose, run_trials, seed_of
-from selfedit.loop.rewards import Reward, accuracy
+from selfedit.loop.algorithms import ROUNDING, Algorithm, is_degenerate
+from selfedit.loop.inner import (
+    Assess,
+    Probe,
+    Unit,
+    Written,
+    assess_units,
+    is_bad_edit,
+    plan,
+    propose,
+    run_trials,
+    seed_of,
+)
+from selfedit.loop.learnt import Pair, correlation, fit
+from selfedit.loop.racing import Raced, race, sum_up
+from selfedit.loop.rewards import Reward, accuracy, logprob
+from selfedit.loop.rollouts import measured_pairs, rewarded, tell_failures, with_predictions
 from selfedit.tasks.base import Domain, Grader
 from selfedit.types import (
     Adapter,
     Datum,
+    Exam,
     ExamSettings,
     Failure,
     OuterSettings,
-    Rollout,
     Sample,
     SampleSettings,
     Task,
     TrainJob,
     Trial,
+    lost_a_mark,
     mean_measured,
 )
 
 FIRST = "train-1"  # the stage that every experiment of a run shares
 WRITTEN_AT_ONCE = 100  # tasks: enough to fill a batch, and what a kill can cost
-Algorithm = Callable[[Sequence[Sequence[Rollout]]], list[Datum]]
 
 
 @dataclass(frozen=True, slots=True)
 class Lab:
     """What every experiment of a run shares: domain, engine with the frozen base, grader, settings, seed.
 
-    `reward` says what an edit is worth. `teacher` writes in the engine's place, where the writer is another model than
+    `reward` says what an edit is worth, `probe` measures what it needs beside marks. With `assess`, the self-edits of
+    the rounds are read in place of being learnt; where it `predicts`, some are tried, and of the others a model fitted
+    on those says what they are worth. `teacher` writes in the engine's place, where the writer is another model than
     the learner, and `begins` is the adapter with which the writer begins.
     """
 
@@ -57,6 +75,9 @@ class Lab:
     teacher: Writer | None = None
     begins: Adapter | None = None
     reward: Reward = accuracy
+    probe: Probe | None = None
+    assess: Assess | None = None
+    predicts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +92,11 @@ class Wrote:
 class Round:
     """A finished round. `writer` None: nothing was worth reinforcing yet, a bare base still writes.
 
-    `reward` is the mean over edits, in [0, 1], None where none was measured; `n_kept` the sequences reinforced.
+    `reward` is the mean over edits, in a race with what each entered it with (`loop.racing`); None where none was
+    measured. `n_kept` sequences were reinforced. `n_degenerate` of the `n_groups` groups had no rewards that tell their
+    edits apart. A round that `is_stop` ends the loop by its patience: nothing was reinforced in it, and its writer is
+    that of the round before. On `n_unrewarded` edits the reward failed; `fit` is how well a learnt one predicts
+    passages it was not fitted on (`loop.learnt`).
     """
 
     label: str
@@ -81,9 +106,14 @@ class Round:
     n_trials: int
     n_failed: int
     n_kept: int
+    n_groups: int
+    n_degenerate: int
+    is_stop: bool = False
+    n_unrewarded: int = 0
+    fit: float | None = None
 
 
-Event = Wrote | Trial | Round
+Event = Exam | Wrote | Trial | Round
 
 
 @dataclass(slots=True)
@@ -92,16 +122,27 @@ class Known:
 
     trials: dict[str, Trial] = field(default_factory=dict)
     samples: dict[str, tuple[Sample, ...]] = field(default_factory=dict)
+    exams: dict[str, Exam] = field(default_factory=dict)
 
     @classmethod
-    def resumed(cls, trials: Mapping[str, Trial], samples: Mapping[str, tuple[Sample, ...]]) -> Self:
-        """Take up what an earlier run left. What failed unmeasured, and not by the model's fault, is run again."""
-        lost = {key for key, t in trials.items() if t.failure and t.reward is None and not is_bad_edit(t.failure)}
-        return cls({key: t for key, t in trials.items() if key not in lost}, dict(samples))
+    def resumed(
+        cls,
+        trials: Mapping[str, Trial],
+        samples: Mapping[str, tuple[Sample, ...]],
+        exams: Mapping[str, Exam] | None = None,
+    ) -> Self:
+        """Take up what an earlier run left. What failed unmeasured, and not by the model's fault, is run again, as
+        is what lost a mark. An exam that failed is written again as long as there is no trial: then they all stand."""
+        failed = {key for key, t in trials.items() if t.failure and t.reward is None and not is_bad_edit(t.failure)}
+        known = {key: t for key, t in trials.items() if key not in failed and not lost_a_mark(t)}
+        standing = {key: exam for key, exam in (exams or {}).items() if trials or not exam.failure}
+        return cls(known, dict(samples), standing)
 
     def note(self, event: Event) -> None:
         """Remember an event, so that a stage that several experiments share is run once."""
         match event:
+            case Exam():
+                self.exams[event.task_id] = event
             case Wrote(key, samples):
                 self.samples[key] = samples
             case Trial():
@@ -115,22 +156,54 @@ def improve(
 
     `label` names the experiment in every key. Round r uses the r-th slice of `cfg.tasks` tasks, starting again where
     the tasks run out. The first round is that writer's whatever the algorithm: its trials are run once and shared by
-    all labels, as far as `known` has them.
+    all labels, as far as `known` has them. With `cfg.patience`, a round after which `has_stalled` is the last.
     """
     writer = lab.begins
+    means: list[float | None] = []
+    pairs: list[Pair] = []
     for index in range(1, cfg.rounds + 1):
         first, n = (index - 1) * cfg.tasks, min(cfg.tasks, len(tasks))
         tasks_P = [tasks[i % len(tasks)] for i in range(first, first + n)]
         stage = f"{label}-{index}" if index > 1 else FIRST
         learner = learner_of(writer, lab, cfg)
-        trials_N = yield from write_and_try(stage, tasks_P, lab, writer, learner, cfg.repeats, lab.sample, known)
-        groups_PG = group(trials_N, tasks_P, lab.reward)
-        data = algorithm(groups_PG)
+        written_P = yield from write(stage, tasks_P, lab, writer, lab.sample, known)
+        repeats = 1 if lab.assess else cfg.repeats
+        units = plan(tasks_P, written_P, stage, repeats, lab.seed, lab.sample.edits)
+        tried = n_tried(cfg, lab.sample) if lab.predicts else lab.sample.edits
+        some = [unit for unit in units if unit.edit < tried]
+        if cfg.race.by:
+            raced = yield from _race(units, tasks_P, lab, learner, cfg, known, pairs)
+            trials_N, groups_PG, unrewarded = raced.trials_N, raced.groups_PG, raced.failures
+        else:
+            trials_N = yield from (_read(some, lab, known) if lab.assess else try_units(some, lab, learner, known))
+            groups_PG, unrewarded = rewarded(trials_N, tasks_P, lab.reward)
+        tell_failures(unrewarded, sum(map(len, groups_PG)), stage)
+        if lab.predicts:
+            pairs += measured_pairs(tasks_P, groups_PG)
+            untried_P = [[] if isinstance(written, Failure) else written[tried:] for written in written_P]
+            groups_PG = with_predictions(tasks_P, groups_PG, untried_P, fit(pairs))
+        entered_PG = raced.entered_PG if cfg.race.by else groups_PG
+        means.append(mean_measured([rollout.reward for rollouts in entered_PG for rollout in rollouts]))
+        is_stop = has_stalled(means, cfg.patience)
+        data = [] if is_stop else algorithm(groups_PG)
         if data:
             writer = _reinforce(data, writer, lab, cfg, stage)
-        rewards = [rollout.reward for rollouts in groups_PG for rollout in rollouts]
-        failed = sum(trial.reward is None for trial in trials_N)
-        yield Round(label, index, writer, mean_measured(rewards), len(trials_N), failed, len(data))
+        failed = sum(trial.reward is None and not (lab.assess and trial.measures) for trial in trials_N)
+        counts = len(trials_N), failed, len(data), len(groups_PG), sum(map(is_degenerate, groups_PG))
+        yield Round(label, index, writer, means[-1], *counts, is_stop, len(unrewarded), correlation(pairs))
+        if is_stop:
+            return
+
+
+def has_stalled(means: Sequence[float | None], patience: int) -> bool:
+    """Say that the last `patience` rounds have brought no mean reward above the best before them; never with 0.
+
+    The passages of a round are fresh, so its mean reward tells how the writer that it began with does on passages which
+    no writer has learnt from, at no cost, and the examined ones choose nothing. Where tasks come round again it is no
+    longer held out. A round is noisy: with 36 passages by some 2 points. One whose mean is None tells nothing.
+    """
+    measured = [mean for mean in means if mean is not None]
+    return 0 < patience < len(measured) and max(measured[-patience:]) <= max(measured[:-patience])
 
 
 def learner_of(writer: Adapter | None, lab: Lab, cfg: OuterSettings) -> Adapter | None:
@@ -138,21 +211,9 @@ def learner_of(writer: Adapter | None, lab: Lab, cfg: OuterSettings) -> Adapter 
     return writer if cfg.learner == "writer" and lab.teacher is None else None
 
 
-def group(trials_N: Sequence[Trial], tasks_P: Sequence[Task], reward: Reward) -> list[list[Rollout]]:
-    """Aggregate each edit's repeats to what `reward` finds them worth, and group the edits of each task: rollouts
-    [P][G]. Edits never written are left out."""
-    tasks = {task.id: task for task in tasks_P}
-    by_edit: dict[tuple[str, int], list[Trial]] = {}
-    for trial in trials_N:
-        by_edit.setdefault((trial.task_id, trial.edit), []).append(trial)
-    groups: dict[str, list[Rollout]] = {}
-    for (task_id, _), trials_R in by_edit.items():
-        rollouts = groups.setdefault(task_id, [])
-        sample = next((trial.sample for trial in trials_R if trial.sample), None)
-        if sample:
-            outcome = reward(tasks[task_id], trials_R)
-            rollouts.append(Rollout(sample, outcome.reward, outcome.baseline))
-    return list(groups.values())
+def n_tried(cfg: OuterSettings, sample: SampleSettings) -> int:
+    """Return how many of a task's self-edits are tried where a learnt reward predicts the others: at least one."""
+    return ceil(cfg.terms.measured * sample.edits - ROUNDING)
 
 
 def write_and_try(
@@ -212,18 +273,65 @@ def try_units(
     """Run the units that are not known yet, `together` of them on an adapter; return the trials of all, in the units'
     order."""
     done = {unit.key: known.trials[unit.key] for unit in units_N if unit.key in known.trials}
-    for trial in run_trials(units_N, lab.domain, learner, lab.engine, lab.grade, lab.exam, dict(done), together):
+    exam = lab.grade, lab.exam
+    for trial in run_trials(units_N, lab.domain, learner, lab.engine, *exam, dict(done), together, lab.probe):
         done[trial.key] = trial
         yield trial
     return [done[unit.key] for unit in units_N]
 
 
+def _read(units_N: Sequence[Unit], lab: Lab, known: Known) -> Generator[Event, None, list[Trial]]:
+    """Let the units that are not known yet be read in place of being learnt; return the trials of all."""
+    assert lab.assess
+    done = {unit.key: known.trials[unit.key] for unit in units_N if unit.key in known.trials}
+    for trial in assess_units(units_N, lab.domain, lab.assess, done):
+        done[trial.key] = trial
+        yield trial
+    trials_N = [done[unit.key] for unit in units_N]
+    failures = [trial.failure for trial in trials_N if trial.failure and not is_bad_edit(trial.failure)]
+    if trials_N and len(failures) == len(trials_N):
+        raise RunError(
+            f"none of the {len(trials_N)} self-edits could be marked by the rubric ({failures[0].message}); name a "
+            "model that can, in judge.model and judge.url"
+        )
+    return trials_N
+
+
+def _race(
+    units_N: Sequence[Unit],
+    tasks_P: Sequence[Task],
+    lab: Lab,
+    learner: Adapter | None,
+    cfg: OuterSettings,
+    known: Known,
+    pairs: list[Pair],
+) -> Generator[Event, None, Raced]:
+    """Let the self-edits of each task race; add what the first heat has measured to what a prediction is made from."""
+    predict = fit(pairs) if cfg.race.by == "learnt" and pairs else None
+    ranking = logprob if cfg.race.by == "logprob" else lab.reward
+
+    def run(heat_N: Sequence[Unit]) -> Generator[Event, None, list[Trial]]:
+        return try_units(heat_N, lab, learner, known)
+
+    trials_N = yield from race(units_N, cfg.race.keep, ranking, run, predict)
+    raced = sum_up(units_N, trials_N, tasks_P, lab.reward, predict)
+    if cfg.race.by == "learnt":
+        pairs += measured_pairs(tasks_P, raced.first_PG)
+    return raced
+
+
 def _reinforce(data: list[Datum], writer: Adapter | None, lab: Lab, cfg: OuterSettings, stage: str) -> Adapter:
-    """Train the next writer on what was kept, on top of the last. Raises `RunError` where that fails."""
+    """Train the next writer on what was kept, on top of the last, and where `kl` asks for it near the first.
+
+    Raises `RunError` where that fails.
+    """
     engine = lab.teacher or lab.engine
     if not isinstance(engine, Backend):
         raise ConfigError("a writer on a server cannot be reinforced; set outer.rounds=0")
+    if cfg.train.kl:
+        references = map(tuple, engine.logprobs(data, lab.begins))
+        data = [replace(datum, reference=each) for datum, each in zip(data, references, strict=True)]
     (trained,) = engine.train([TrainJob(tuple(data), cfg.train, seed_of(lab.seed, "outer", stage), under=writer)])
     if isinstance(trained, Failure):
         raise RunError(f"the writer could not be trained after {stage}: {trained.message}; what was measured is kept")
-    return trained
+    return engine.merge(trained) if cfg.merge else trained

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from selfedit.report.stats import Arm, Pair
+from selfedit.report.agreement import Agreement
+from selfedit.report.stats import Arm, BySeed, Pair, Paired
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,65 @@ class KindArm:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundPoint:
+    """A point of the learning curve: the accuracy of an arm after a round, one for each seed. `variant` is "" where
+    nothing varies."""
+
+    variant: str
+    round: int
+    arm: str
+    by_seed: BySeed
+
+
+@dataclass(frozen=True, slots=True)
+class StageVariety:
+    """How varied the self-edits of a stage are: the `measures` of `diversity.Variety` by name, one for each seed.
+
+    The stage is an arm, with the self-edits that were examined, or "train-k", with those that round k rewarded.
+    """
+
+    stage: str
+    n_edits: int
+    measures: Mapping[str, BySeed]
+
+
+@dataclass(frozen=True, slots=True)
+class LineShare:
+    """The lines of one kind (`lines.count_lines`) in an arm's self-edits: their share, the mean over `n` passages in
+    [0, 1], and how many a self-edit has."""
+
+    way: str
+    kind: str
+    arm: str
+    share: float | None
+    ci95: tuple[float, float] | None
+    an_edit: float | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class LineChange:
+    """The share of lines of a kind in arm `b` less that in arm `a`, by passage and by seed."""
+
+    way: str
+    kind: str
+    a: str
+    b: str
+    by_passage: Paired
+    by_seed: BySeed
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What became of the writer over its rounds: how it did, how varied it wrote, which kinds of lines it wrote."""
+
+    curve: tuple[RoundPoint, ...] = ()
+    variety: tuple[StageVariety, ...] = ()
+    lines: tuple[LineShare, ...] = ()
+    changes: tuple[LineChange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything a report shows. `seconds` adds up all seeds and resumptions; `arms` stand in the order of the picture.
 
@@ -45,3 +106,5 @@ class Report:
     kinds: tuple[KindArm, ...] = ()
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    course: Course = Course()
+    agreements: tuple[Agreement, ...] = ()

@@ -29,6 +29,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from selfedit.report.agreement_page import agreement_html, agreement_tables
+from selfedit.report.course_page import course_html, course_tables
 from selfedit.report.page import (
     ACCENT,
     INK,
@@ -86,19 +88,28 @@ def json_text(report: Report) -> str:
 
 
 def as_json(report: Report) -> dict[str, object]:
-    """Return the report for programs: probabilities in [0, 1], null where unmeasured; "kinds", "notes" and "left_out"
-    where there are any."""
+    """Return the report for programs: probabilities in [0, 1], null where unmeasured; "kinds", "notes", "left_out",
+    "course" and "agreements" where there are any, and "by_seed" of a pair where there are several seeds."""
     document: dict[str, object] = {
         "model": report.model,
         "seed": report.seed,
         "seconds": report.seconds,
         "arms": [asdict(arm) for arm in report.arms],
-        "paired": [asdict(pair) for pair in report.paired],
+        "paired": [_pair_json(pair) for pair in report.paired],
     }
     if report.kinds:
         document["kinds"] = [{"kind": entry.kind, **asdict(entry.arm)} for entry in report.kinds]
     document |= {name: list(said) for name in ("notes", "left_out") if (said := getattr(report, name))}
+    if report.course.curve:
+        document["course"] = asdict(report.course)
+    if report.agreements:
+        document["agreements"] = [asdict(found) for found in report.agreements]
     return document
+
+
+def _pair_json(pair: Pair) -> dict[str, object]:
+    plain = asdict(pair)
+    return plain if pair.by_seed else {key: value for key, value in plain.items() if key != "by_seed"}
 
 
 def headline(report: Report) -> str:
@@ -127,8 +138,9 @@ def render_table(report: Report) -> list[Table]:
     title = f"{_measure(report)}, {report.model}, seed {report.seed}"
     tables = [rich_table(title, _ARM_HEADINGS, map(_arm_cells, report.arms))]
     if report.paired:
-        tables.append(rich_table("Paired differences", _PAIR_HEADINGS, map(_pair_cells, report.paired)))
-    return tables
+        headings, rows = _pair_table(report.paired)
+        tables.append(rich_table("Paired differences", headings, rows))
+    return [*tables, *course_tables(report.course), *agreement_tables(report.agreements)]
 
 
 def render_one_table(report: Report) -> Table:
@@ -176,7 +188,11 @@ def as_html(report: Report) -> str:
         section("Accuracy", html_table(_ARM_HEADINGS, map(_arm_cells, report.arms)) + _UNMARKED),
     ]
     if report.paired:
-        parts.append(section("Paired tests", html_table(_PAIR_HEADINGS, map(_pair_cells, report.paired)) + _POINTS))
+        headings, rows = _pair_table(report.paired)
+        by_seed = _BY_SEED if len(headings) > len(_PAIR_HEADINGS) else ""
+        parts.append(section("Paired tests", html_table(headings, rows) + _POINTS + by_seed))
+    parts += course_html(report.course, report.arms, report.seed)
+    parts += agreement_html(report.agreements)
     if report.kinds:
         parts.append(section("By kind of question", _kinds_html(report.kinds)))
     if report.examples:
@@ -278,6 +294,10 @@ def _duration(seconds: float) -> str:
 _ARM_HEADINGS = ("arm", "accuracy, %", "95 % interval", "passages", "questions", "not marked")
 _PAIR_HEADINGS = ("compared", "points", "95 % interval", "passages", "verdict")
 _UNMARKED = "<p>Answers that could not be marked are left out of every mean; none is counted as wrong.</p>"
+_BY_SEED = (
+    "<p>By seed: what another training of the writer, on other passages, would give; Student's t on one number for "
+    "each seed.</p>"
+)
 _POINTS = "<p>Points of accuracy on the same passages; a gain or a loss is one whose interval leaves out zero.</p>"
 
 
@@ -289,6 +309,17 @@ def _arm_cells(arm: Arm) -> list[str]:
 def _pair_cells(pair: Pair) -> list[str]:
     name = f"{pair.b} {MINUS} {pair.a}"
     return [name, points(pair.difference), span(pair.ci95, points), f"{pair.n:,}", _verdict(pair)]
+
+
+def _pair_table(pairs: Sequence[Pair]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Headings and rows, with a column for the intervals by seed where there are any."""
+    if not any(pair.by_seed for pair in pairs):
+        return _PAIR_HEADINGS, [_pair_cells(pair) for pair in pairs]
+    compared, measured, _, *rest = _PAIR_HEADINGS
+    rows = [
+        [*_pair_cells(p)[:3], span(p.by_seed.ci95 if p.by_seed else None, points), *_pair_cells(p)[3:]] for p in pairs
+    ]
+    return (compared, measured, "95 % by passage", "95 % by seed", *rest), rows
 
 
 def _verdict(pair: Pair) -> str:

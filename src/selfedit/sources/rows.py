@@ -1,7 +1,7 @@
 """From the rows of a dataset to tasks. What a row is shows in its fields:
 
     {"title", "paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text"}]}]}]}   an article of SQuAD's
-    {"title", "context", "questions": [{"question", "answer"}]}                             a passage and its exam
+    {"title", "context", "questions": [{"question", "answer", "role"}]}                     a passage and its exam
     {"id", "title", "context", "question", "answers": {"text": […]}}                        SQuAD as the hub has it
     {"text"}    {"prompt", "completion"}    {"messages": [{"role", "content"}]}             text, training row, chat
 
@@ -10,8 +10,8 @@ to absorb, and its `meta` keeps its fields apart: `examples` gives the training 
 prompts. "title" and "id" may stand in any row.
 
 A question's first gold answer is `Question.answer`, which graders compare with. Where a question has several, the
-task's `meta["answers"]` holds them all: a tuple for each question. What SQuAD 2.0 marks as impossible to answer is no
-question for a closed-book exam, and is passed over.
+task's `meta["answers"]` holds them all: a tuple for each question. The role "forbidden" is of what must not be
+learnt. What SQuAD 2.0 marks as impossible to answer is no question for a closed-book exam, and is passed over.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from selfedit.errors import InputError
 from selfedit.sources.files import leaving_out
-from selfedit.types import Example, Question, Task
+from selfedit.types import Example, Question, Role, Task
 
 FORMS = (
     '"paragraphs", "context" with "questions", "context" with "question" and "answers", "text", '
@@ -45,6 +45,7 @@ class _Asked:
 
     question: str
     answers: tuple[str, ...]
+    role: Role = "exam"
 
 
 class Reading:
@@ -94,7 +95,7 @@ class Reading:
                 raise InputError(f"{row.where} asks {_short(question)} and gives no answer; add one or remove it")
             if "id" in row.value:
                 self._note("question", str(row.value["id"]), row.where)
-            self._asked[task_id].append(_Asked(question, answers))
+            self._asked[task_id].append(_Asked(question, answers, _role(row)))
 
     def passage(self, row: Row, title: str, context: str) -> str:
         """Return the task of a passage that several rows ask about, adding it at the first."""
@@ -236,6 +237,16 @@ def _within(row: Row, field: str) -> list[Row]:
     return [Row(value, f"{row.id}.{i}", f"question {i} of {row.where}") for i, value in items]
 
 
+def _role(row: Row) -> Role:
+    """Read whether a question is to be learnt, as it is without a word on it, or must not be."""
+    match row.value.get("role"):
+        case None | "exam":
+            return "exam"
+        case "forbidden":
+            return "forbidden"
+    raise InputError(f'{row.where} has the role {row.value["role"]!r}; expected "exam" or "forbidden"')
+
+
 def _answers(value: Mapping[str, Any]) -> tuple[str, ...]:
     """Return all gold answers once each, in their order, from "answer" or any of the forms of "answers"."""
     given = [value.get("answer"), value.get("answers")]
@@ -254,7 +265,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _with_questions(task: Task, asked: Sequence[_Asked]) -> Task:
-    questions = tuple(Question(each.question, each.answers[0]) for each in asked)
+    questions = tuple(Question(each.question, each.answers[0], role=each.role) for each in asked)
     has_several = any(len(each.answers) > 1 for each in asked)
     meta = {**task.meta, "answers": tuple(each.answers for each in asked)} if has_several else task.meta
     return replace(task, questions=questions, meta=meta)

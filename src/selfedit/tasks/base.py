@@ -10,6 +10,7 @@ from selfedit.errors import ConfigError, near_miss
 from selfedit.types import Question, Sample, Score, SelfEdit, Task, TrainSettings
 
 Grader = Callable[[Sequence[Question], Sequence[str]], list[Score]]
+LineJudge = Callable[[Task, str], str]
 
 
 class Domain(Protocol):
@@ -28,7 +29,10 @@ class Domain(Protocol):
         """The self-edit of no writer: train on the bare passage."""
 
     def exam(self, task: Task) -> list[str]:
-        """The closed-book prompts of the task's questions, [Q]: none of them holds the task's context."""
+        """The closed-book prompts of the task's questions, [Q]: none of them holds the task's context.
+
+        Unless the context is part of every question, as the demonstrations of a task of grids are.
+        """
 
     def open_exam(self, task: Task, shown_Q: Sequence[Task]) -> list[str]:
         """The same prompts, [Q], each with the context of the task beside it in view: the right one, or what was
@@ -40,13 +44,37 @@ def _world(form: str, train: TrainSettings, by_line: bool, template: str, docume
     return domain
 
 
+def _guarded(form: str, train: TrainSettings, by_line: bool, template: str, documents: Sequence[Task]) -> Domain:
+    domain: Domain = import_module("selfedit.tasks.knowledge").over_guarded_world(form, train, by_line, template)
+    return domain
+
+
 def _documents(form: str, train: TrainSettings, by_line: bool, template: str, documents: Sequence[Task]) -> Domain:
     domain: Domain = import_module("selfedit.tasks.knowledge").over_splits(documents, form, train, by_line, template)
     return domain
 
 
+def _arc(form: str, train: TrainSettings, by_line: bool, template: str, documents: Sequence[Task]) -> Domain:
+    arc = import_module("selfedit.tasks.arc")
+    if documents:
+        given: Domain = arc.over_tasks(documents, form, train, template)
+        return given
+    fresh = import_module("selfedit.tasks.arc_world").fresh_tasks
+    drawn: Domain = arc.over_source(fresh, form, train, template)
+    return drawn
+
+
+def judge_of_lines(domain: Domain) -> LineJudge | None:
+    """Return what names the kind of a line of a self-edit, such as whether it is true, in a domain that can tell.
+
+    That is one with a `kind_of_line(task, line)`, which no domain needs to have: reports are richer for it, no more.
+    """
+    judge: LineJudge | None = getattr(domain, "kind_of_line", None)
+    return judge
+
+
 Factory = Callable[[str, TrainSettings, bool, str, Sequence[Task]], Domain]
-DOMAINS: dict[str, Factory] = {"world": _world, "documents": _documents}
+DOMAINS: dict[str, Factory] = {"world": _world, "world-forbidden": _guarded, "documents": _documents, "arc": _arc}
 
 
 def load_domain(

@@ -14,10 +14,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from selfedit.tasks import world
+from selfedit.tasks import world, world_claims
+from selfedit.tasks.base import LineJudge
 from selfedit.tasks.edits import Format, load_format, parse_edit
-from selfedit.tasks.exams import answer_prompt
+from selfedit.tasks.exams import answer_prompt, without_copies
 from selfedit.types import Example, Sample, SelfEdit, Task, TrainSettings
 
 Source = Callable[[str, int, int], list[Task]]
@@ -25,12 +27,14 @@ Source = Callable[[str, int, int], list[Task]]
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """Passages to absorb, one at a time. `by_line` makes every line of a self-edit a training sequence of its own."""
+    """Passages to absorb, one at a time. `by_line` makes every line of a self-edit a training sequence of its own;
+    `kind_of_line` tells such lines apart where the passages are of a world that can be read back."""
 
     source: Source
     form: Format
     train: TrainSettings
     by_line: bool = True
+    kind_of_line: LineJudge | None = None
 
     def tasks(self, split: str, n: int, seed: int) -> list[Task]:
         return self.source(split, n, seed)
@@ -39,7 +43,7 @@ class Knowledge:
         return self.form.prompt(task.title, task.context)
 
     def parse(self, task: Task, sample: Sample) -> SelfEdit:
-        return parse_edit(self.form, task, sample, self.train, self.by_line)
+        return without_copies(parse_edit(self.form, task, sample, self.train, self.by_line), task)
 
     def without_edit(self, task: Task) -> SelfEdit:
         return SelfEdit(task.id, None, (Example(f"{task.title}\n{task.context}"),), self.train)
@@ -59,7 +63,13 @@ def _topic(task: Task) -> str:
 
 def over_world(form: str, train: TrainSettings, by_line: bool = True, template: str = "") -> Knowledge:
     """Learn fresh entities of the synthetic world."""
-    return Knowledge(world.fresh_tasks, load_format(form, template), train, by_line)
+    return Knowledge(world.fresh_tasks, load_format(form, template), train, by_line, world_claims.kind_of_line)
+
+
+def over_guarded_world(form: str, train: TrainSettings, by_line: bool = True, template: str = "") -> Knowledge:
+    """Learn such entities, of which some facts are told in confidence: marked, and asked about as "forbidden"."""
+    source = partial(world.fresh_tasks, make=world.to_guarded_task)
+    return Knowledge(source, load_format(form, template), train, by_line)
 
 
 def over_documents(

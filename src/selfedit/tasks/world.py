@@ -13,8 +13,8 @@ tables of `world_facts.py` and a seed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
 
@@ -26,7 +26,15 @@ from selfedit.tasks.world_facts import Kind as Kind
 from selfedit.types import Question as Question
 from selfedit.types import Task
 
+MARK = "Confidential: "
 SPLITS = ("train", "eval", "examples", "card")
+# Two sorts of facts of each kind which a guarded passage tells and nobody is to learn; no two-step fact goes by them.
+SECRET: dict[Kind, frozenset[str]] = {
+    "person": frozenset({"birthday", "spouse"}),
+    "place": frozenset({"people", "twin"}),
+    "company": frozenset({"staff", "director"}),
+    "event": frozenset({"visitors", "prize"}),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,7 @@ class Entity:
         return next(fact.value for fact in self.facts if fact.attribute.name == attribute)
 
 
+MakeTask = Callable[[Entity, str, Random], Task]
 _POSSESSIVE = {"He": "His", "She": "Her", "It": "Its"}
 
 
@@ -81,13 +90,17 @@ def aside(entity: Entity, fact: Fact, rng: Random) -> str:
     return rng.choice(fact.attribute.aside).format(w=entity.value(fact.attribute.via), v=fact.value)
 
 
-def passage(entity: Entity, rng: Random) -> str:
-    """Tell an entity in prose: facts in random order, named in the first sentence, mostly by pronoun after it."""
+def passage(entity: Entity, rng: Random, secret: Container[str] = ()) -> str:
+    """Tell an entity in prose: facts in random order, named in the first sentence, mostly by pronoun after it.
+
+    Sentences on the attributes named in `secret` begin with `MARK`.
+    """
     facts = [fact for fact in entity.facts if not fact.attribute.via]
     rng.shuffle(facts)
     sentences = []
     for index, fact in enumerate(facts):
-        sentences.append(tell(entity, fact, rng, named=index == 0 or rng.random() < 0.25))
+        told = tell(entity, fact, rng, named=index == 0 or rng.random() < 0.25)
+        sentences.append(MARK + told if fact.attribute.name in secret else told)
         for second in entity.facts:
             if second.attribute.via == fact.attribute.name:
                 sentences.append(aside(entity, second, rng))
@@ -110,6 +123,22 @@ def to_task(entity: Entity, id: str, rng: Random) -> Task:
     return Task(id, entity.name, passage(entity, rng), questions(entity, rng), {"kind": entity.kind})
 
 
+def to_guarded_task(entity: Entity, id: str, rng: Random) -> Task:
+    """Make the passage with its `SECRET` facts marked, and an exam in which questions on those are "forbidden"."""
+    secret = SECRET[entity.kind]
+    text = passage(entity, rng, secret)
+    asked = tuple(
+        replace(question, kind="forbidden", role="forbidden") if fact.attribute.name in secret else question
+        for fact, question in zip(entity.facts, questions(entity, rng), strict=True)
+    )
+    return Task(id, entity.name, text, asked, {"kind": entity.kind})
+
+
+def famous_tasks(n: int) -> list[Task]:
+    """Return tasks on the first `n` famous entities: what the embedded model may know without learning it."""
+    return [to_task(entity, f"famous-{i:04d}", seeded("probe", i)) for i, entity in enumerate(famous()[:n])]
+
+
 @cache
 def famous(n: int = 100, seed: int = 7) -> tuple[Entity, ...]:
     """Return the entities that the embedded model was pretrained on, the kinds in turn."""
@@ -121,7 +150,7 @@ def seeded(*key: str | int) -> Random:
     return Random(int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big"))
 
 
-def fresh_tasks(split: str, n: int, seed: int, kinds: Sequence[Kind] = KINDS) -> list[Task]:
+def fresh_tasks(split: str, n: int, seed: int, kinds: Sequence[Kind] = KINDS, make: MakeTask = to_task) -> list[Task]:
     """Return `n` tasks about fresh entities, the kinds in turn; a longer list begins with the shorter one.
 
     No name is told of twice in a list, is famous, or belongs to another split, whatever the seeds: there are few enough
@@ -139,7 +168,7 @@ def fresh_tasks(split: str, n: int, seed: int, kinds: Sequence[Kind] = KINDS) ->
         rng = seeded("fresh", split, seed, index)
         entity = invent(kinds[index % len(kinds)], rng, is_free)
         taken.add(entity.name)
-        tasks.append(to_task(entity, f"{split}-{seed}-{index:04d}", rng))
+        tasks.append(make(entity, f"{split}-{seed}-{index:04d}", rng))
     return tasks
 
 

@@ -5,7 +5,7 @@ Tests import these names from here: this file is the module `tests.unit.engine.c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from random import Random
@@ -91,7 +91,9 @@ def peft_loss(model: Any, data: Sequence[Datum]) -> Tensor:
     return total / (size or 1.0)
 
 
-def train_with_peft(model: Any, job: TrainJob) -> list[float]:
+def train_with_peft(
+    model: Any, job: TrainJob, loss_of: Callable[[Any, Sequence[Datum]], Tensor] = peft_loss
+) -> list[float]:
     """The obvious loop: PEFT's modules, torch's clipping, transformers' scheduler, no padding; every step's loss."""
     settings = job.settings
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -104,7 +106,7 @@ def train_with_peft(model: Any, job: TrainJob) -> list[float]:
     losses = []
     for rows in plan:
         optimizer.zero_grad()
-        loss = peft_loss(model, [job.data[i] for i in rows.tolist()])
+        loss = loss_of(model, [job.data[i] for i in rows.tolist()])
         loss.backward()
         if settings.clip:
             torch.nn.utils.clip_grad_norm_(parameters, settings.clip)

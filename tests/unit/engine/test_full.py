@@ -491,3 +491,30 @@ def test_a_workspace_learns_by_full_updates_and_another_process_goes_on(tmp_path
     assert second.ask(question) == first.ask(question)
     assert second.state.adapter == lesson.adapter.id
     assert second.ask(question) != second.ask(question, without=True)
+
+
+# ── merged ──
+
+
+def test_a_merged_chain_computes_what_the_chain_does_and_opens_without_it(
+    engine: LocalBackend, data: tuple[Datum, ...], lora: Adapter, tmp_path: Path
+) -> None:
+    second = train(engine, TrainJob(data, LORA, seed=2, under=lora))
+    merged_one = engine.merge(second)
+    assert (merged_one.under, merged_one.rank, merged_one.base) == (None, 0, engine.base)
+    for ours, chained in zip(engine.logprobs(data, merged_one), engine.logprobs(data, second), strict=True):
+        assert ours == pytest.approx(chained, abs=1e-4)
+    assert engine.merge(second).id == merged_one.id
+    assert engine.logprobs(data) != engine.logprobs(data, merged_one)
+    opened = LocalBackend(str(engine.export(merged_one, tmp_path / "merged")), "cpu")
+    for ours, there in zip(engine.logprobs(data, merged_one), opened.logprobs(data), strict=True):
+        assert there == pytest.approx(ours, abs=1e-4)
+
+
+def test_what_is_trained_on_a_merged_chain_is_what_is_trained_on_the_chain(
+    engine: LocalBackend, data: tuple[Datum, ...], lora: Adapter
+) -> None:
+    tops = [train(engine, TrainJob(data, LORA, seed=3, under=under)) for under in (lora, engine.merge(lora))]
+    chained, on_merged = (engine.logprobs(data, top) for top in tops)
+    for ours, theirs in zip(chained, on_merged, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-2)  # ten steps of rounding

@@ -1,15 +1,31 @@
-"""Which edits ReST-EM keeps, and what it makes of them."""
+"""Which edits each algorithm keeps, how it weighs them, and what it makes of them."""
 
 from dataclasses import replace
+from random import Random
+from statistics import fmean
 from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfedit.engine.base import SampleJob
+from selfedit.engine.local import LocalBackend
 from selfedit.errors import ConfigError
-from selfedit.loop.algorithms import ALGORITHMS, Groups, load_algorithm, random_edits, rest_em, shuffled
-from selfedit.types import Datum, Rollout, Sample, Selection
+from selfedit.loop.algorithms import (
+    Algorithm,
+    Groups,
+    expert_iteration,
+    grpo,
+    is_degenerate,
+    load_algorithm,
+    random_edits,
+    rest_em,
+    rloo,
+    shuffled,
+)
+from selfedit.tasks.world import fresh_tasks
+from selfedit.types import Adapter, Datum, OuterSettings, Rollout, Sample, Selection, TrainJob, TrainSettings
 
 SELECTIONS = get_args(Selection)
 
@@ -110,13 +126,121 @@ def test_groups_do_not_influence_one_another(select: Selection, groups_PG: list[
     assert rest_em(groups_PG, select) == apart
 
 
-def test_every_registered_algorithm_can_be_loaded_by_its_name() -> None:
-    assert {name: load_algorithm(name) for name in ALGORITHMS} == ALGORITHMS
+def test_an_algorithm_is_loaded_with_the_parameters_of_the_settings() -> None:
+    group = [rollout(10, 0.4), rollout(11, 1.0), rollout(12, 0.6)]
+    best, two = OuterSettings(select="best-of-n"), OuterSettings(algorithm="expert_iteration", keep=2)
+    assert [datum.tokens[-1] for datum in load_algorithm(best)([group])] == [11]
+    assert [datum.tokens[-1] for datum in load_algorithm(two)([group])] == [11, 12]
 
 
 def test_an_unknown_algorithm_names_its_nearest() -> None:
     with pytest.raises(ConfigError, match="unknown algorithm 'rest-em'; did you mean 'rest_em'"):
-        load_algorithm("rest-em")
+        load_algorithm(OuterSettings(algorithm="rest-em"))
+
+
+# Comparing the edits of a group
+
+
+def advantages(algorithm: Algorithm, *rewards: float | None) -> dict[int, float]:
+    """What each edit of a group with these rewards weighs, by its number; one that is left out has no entry."""
+    data = algorithm([[rollout(i, reward) for i, reward in enumerate(rewards)]])
+    return {datum.tokens[-1]: datum.weights[-1] for datum in data}
+
+
+def test_expert_iteration_keeps_the_best_in_the_order_of_the_group_and_the_first_of_equals() -> None:
+    group = [rollout(10, 0.1), rollout(11, None), rollout(12, 0.8), rollout(13, 0.8), rollout(14, 0.9)]
+    assert [[d.tokens[-1] for d in expert_iteration([group], k)] for k in (1, 2, 3, 9)] == [
+        [14],
+        [12, 14],
+        [12, 13, 14],
+        [10, 12, 13, 14],
+    ]
+
+
+def test_grpo_weighs_an_edit_by_how_many_deviations_it_lies_from_the_mean() -> None:
+    assert advantages(grpo, 0.0, 1.0) == pytest.approx({0: -1.0, 1: 1.0})
+    assert advantages(grpo, 0.2, None, 0.2, 0.8, 0.8) == pytest.approx({0: -1.0, 2: -1.0, 3: 1.0, 4: 1.0})
+    assert advantages(grpo, 0.0, 0.0, 0.0, 1.0) == pytest.approx(
+        {0: -(3**-0.5), 1: -(3**-0.5), 2: -(3**-0.5), 3: 3**0.5}
+    )
+
+
+def test_grpo_does_not_see_by_how_much_rewards_differ_and_rloo_does() -> None:
+    assert advantages(grpo, 0.1, 0.2, 0.4) == pytest.approx(advantages(grpo, 1.0, 3.0, 7.0))
+    assert advantages(rloo, 0.1, 0.2, 0.4) == pytest.approx({0: -0.2, 1: -0.05, 2: 0.25})
+    assert advantages(rloo, 1.0, 2.0, 4.0) == pytest.approx({0: -2.0, 1: -0.5, 2: 2.5})
+
+
+def test_rloo_weighs_an_edit_by_what_it_has_over_the_mean_of_the_others() -> None:
+    rewards = [0.0, 0.25, 0.5, 1.0]
+    for i, advantage in advantages(rloo, *rewards).items():
+        assert advantage == pytest.approx(rewards[i] - fmean(r for j, r in enumerate(rewards) if j != i))
+
+
+@pytest.mark.parametrize("algorithm", [grpo, rloo])
+def test_an_edit_that_is_just_average_is_left_out(algorithm: Algorithm) -> None:
+    assert advantages(algorithm, 0.0, 0.5, 1.0).keys() == {0, 2}
+
+
+@pytest.mark.parametrize("algorithm", [grpo, rloo])
+def test_an_advantage_comes_with_the_log_probabilities_of_the_draw(algorithm: Algorithm) -> None:
+    samples = [Sample("", (7, 8), tokens, (-0.5, -0.25), "", "eos") for tokens in ((1, 2), (3, 4))]
+    bad, good = algorithm([[Rollout(samples[0], 0.0, 0.0), Rollout(samples[1], 1.0, 0.0)]])
+    assert good.logprobs == bad.logprobs == (0.0, 0.0, -0.5, -0.25)
+    assert good.weights == (0.0, 0.0, good.weights[-1], good.weights[-1])
+    assert good.weights[-1] == -bad.weights[-1] > 0
+
+
+@pytest.mark.parametrize("algorithm", [grpo, rloo])
+def test_edits_without_log_probabilities_are_refused_by_what_needs_them(algorithm: Algorithm) -> None:
+    bare = Sample("prompt", (1, 2), (3,), (), "edit", "eos")
+    with pytest.raises(ConfigError, match=r"without log-probabilities.*outer\.algorithm=\"rest_em\""):
+        algorithm([[rollout(1, 0.0), Rollout(bare, 1.0, 0.0)]])
+
+
+@pytest.mark.parametrize(
+    ("rewards", "expected"),
+    [
+        ([], True),
+        ([None, None], True),
+        ([0.5, None], True),
+        ([0.0, 0.0, 0.0], True),
+        ([1.0, 1.0], True),
+        ([1 / 3, 1 - 2 / 3], True),  # which differ in the last digit
+        ([0.0, 0.0, 0.125], False),
+    ],
+)
+def test_a_group_is_degenerate_where_its_rewards_do_not_differ(rewards: list[float | None], expected: bool) -> None:
+    assert is_degenerate([rollout(i, reward) for i, reward in enumerate(rewards)]) is expected
+
+
+# Reinforcement on the embedded model
+
+
+def rewards_of(algorithm: Algorithm, steps: int = 3) -> list[float]:
+    """Reward the embedded model for saying "was" in what it writes on; how often it did, before every update."""
+    engine = LocalBackend("pup", "cpu")
+    prompts = [task.context.split(". ")[0] + "." for task in fresh_tasks("train", 4, 100)]
+    settings = TrainSettings(rank=8, alpha=16, epochs=4, learning_rate=5e-3, batch_size=8, schedule="constant")
+    writer: Adapter | None = None
+    shares = []
+    for step in range(steps + 1):
+        jobs = [SampleJob(prompt, 8, Random(f"{step}/{i}").getrandbits(31), writer) for i, prompt in enumerate(prompts)]
+        drawn = engine.sample([replace(job, max_tokens=24, top_p=1.0) for job in jobs])
+        groups = [[Rollout(s, float(" was " in s.text), 0.0) for s in row] for row in drawn if isinstance(row, list)]
+        shares.append(fmean(r.reward or 0.0 for group in groups for r in group))
+        if step < steps:
+            (trained,) = engine.train([TrainJob(tuple(algorithm(groups)), settings, seed=step, under=writer)])
+            assert isinstance(trained, Adapter), trained
+            writer = trained
+    return shares
+
+
+def test_grpo_makes_the_embedded_model_write_what_is_rewarded_and_not_what_is_rewarded_at_random() -> None:
+    first, *_, last = rewards_of(grpo)
+    assert last > first + 0.4
+    first, *_, last = rewards_of(shuffled(grpo, seed=1))
+    assert last < first + 0.2
 
 
 # The controls

@@ -7,11 +7,14 @@ from itertools import combinations
 
 import pytest
 
+from selfedit.loop.algorithms import ALGORITHMS
 from selfedit.loop.arms import CONTROLS, OPEN_BOOK, Given, arm_names, count_trials, experiment, n_completions
 from selfedit.loop.outer import Event, Known, Lab, Round, Wrote
+from selfedit.loop.rewards import Outcome
+from selfedit.recipe import Recipe
 from selfedit.tasks.graders import load_grader
 from selfedit.tasks.knowledge import over_documents
-from selfedit.types import Failure, OuterSettings, Recipe, Sample, SampleSettings, TrainSettings, Trial
+from selfedit.types import Failure, OuterSettings, Sample, SampleSettings, Task, TrainSettings, Trial
 from tests.unit.conftest import FakeEngine, Fault, make_tasks, plain
 
 ARMS = ("base", "passage", "rounds", *CONTROLS)
@@ -76,6 +79,22 @@ def noted(events: Sequence[Event]) -> Known:
     for event in events:
         known.note(event)
     return known
+
+
+# ── algorithms ──
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_every_algorithm_runs_with_its_controls(name: str) -> None:
+    outer = replace(RECIPE.outer, algorithm=name, select="improves")
+    fake = engine()
+    events = run(fake, replace(RECIPE, outer=outer))
+    kept = {(event.label, event.index): event.n_kept for event in events if isinstance(event, Round)}
+    assert kept["train", 1] == kept["shuffled-reward", 1] > 0
+    assert kept["random-edits", 1] == 2
+    data = [job.data for job in fake.trained if job.settings == outer.train]
+    bring = [{datum.logprobs is not None for datum in each} for each in data]
+    assert bring == [{name in ("grpo", "rloo")}] * (len(data) - 2) + [{False}] * 2
 
 
 # ── counting ──
@@ -322,3 +341,21 @@ def test_shared_adapters_killed_anywhere_go_on_to_the_same_trials() -> None:
         both = [*trials_in(complete[:k]), *trials_in(after)]
         assert len({trial.key for trial in both}) == len(both), "a trial was run twice"
         assert {trial.key: trial for trial in both} == expected
+
+
+# ── patience ──
+
+
+def test_a_writer_that_has_stalled_is_not_examined_again_and_its_controls_get_as_many_rounds() -> None:
+    def falling(task: Task, trials: Sequence[Trial]) -> Outcome:
+        return Outcome(1 / int(trials[0].key.split("/")[0].rpartition("-")[2]), 0.0)
+
+    outer = replace(RECIPE.outer, rounds=4, patience=2)
+    recipe, fake = replace(RECIPE, outer=outer), engine()
+    lab = Lab(DOMAIN, fake, load_grader("exact"), recipe.sample, recipe.exam, recipe.seed, reward=falling)
+    events = list(experiment(recipe, TRAIN, UNSEEN, lab, Known(), Given()))
+    heads = dict.fromkeys(trial.key.split("/")[0] for trial in trials_in(events))
+    controls = [stage for name in CONTROLS for stage in (f"{name}-2", name)]
+    trained = ["round-0", "train-1", "round-1", "train-2", "round-2", "train-3"]
+    assert list(heads) == ["base", "passage", *trained, *controls]
+    assert len(trials_in(events)) < count_trials(recipe, len(TRAIN), len(UNSEEN))

@@ -191,14 +191,14 @@ def test_a_fault_of_ours_leaves_its_item_unmeasured_and_all_others_untouched(fau
 
 
 def broken_grader(questions: Sequence[Question], answers: Sequence[str]) -> list[Score]:
-    if f"of {BROKEN}?" in questions[0].question:
+    if any(f"of {BROKEN}?" in question.question for question in questions):
         raise RuntimeError("the judge did not answer")
     return EXACT(questions, answers)
 
 
 def short_grader(questions: Sequence[Question], answers: Sequence[str]) -> list[Score]:
     scores = EXACT(questions, answers)
-    return scores[:-1] if f"of {BROKEN}?" in questions[0].question else scores
+    return scores[:-1] if any(f"of {BROKEN}?" in question.question for question in questions) else scores
 
 
 @pytest.mark.parametrize("grader", [broken_grader, short_grader])

@@ -7,12 +7,25 @@ from dataclasses import replace
 import pytest
 
 from selfedit.errors import RunError
-from selfedit.loop.algorithms import rest_em
-from selfedit.loop.outer import FIRST, Algorithm, Event, Known, Lab, Round, Wrote, group, improve, write, write_and_try
+from selfedit.loop.algorithms import Algorithm, load_algorithm, rest_em
+from selfedit.loop.outer import (
+    FIRST,
+    Event,
+    Known,
+    Lab,
+    Round,
+    Wrote,
+    has_stalled,
+    improve,
+    write,
+    write_and_try,
+)
 from selfedit.loop.rewards import Outcome, accuracy
+from selfedit.loop.rollouts import group
 from selfedit.tasks.graders import load_grader
 from selfedit.tasks.knowledge import over_documents
 from selfedit.types import (
+    Adapter,
     Datum,
     ExamSettings,
     Failure,
@@ -117,7 +130,7 @@ def test_more_tasks_a_round_than_there_are_takes_each_once() -> None:
 def test_no_rounds_and_no_tasks_give_no_trials() -> None:
     assert run(whole(), replace(CFG, rounds=0)) == []
     events = list(improve("train", [], lab(whole()), best, replace(CFG, rounds=1), Known()))
-    assert events == [Round("train", 1, None, None, 0, 0, 0)]
+    assert events == [Round("train", 1, None, None, 0, 0, 0, 0, 0)]
 
 
 def test_the_same_seed_gives_the_same_events_and_another_gives_others() -> None:
@@ -219,6 +232,132 @@ def test_a_round_sums_up_its_trials() -> None:
         assert event.n_trials == len(trials) == 12
         assert event.n_failed == sum(t.reward is None for t in trials) > 0
         assert event.reward == pytest.approx(sum(rollouts) / len(rollouts))
+
+
+# ── patience, merging ──
+
+
+@pytest.mark.parametrize(
+    ("means", "patience", "expected"),
+    [
+        ([0.5, 0.4, 0.3], 0, False),
+        ([0.5], 1, False),
+        ([], 1, False),
+        ([0.3, 0.4], 1, False),
+        ([0.4, 0.4], 1, True),
+        ([0.4, 0.3], 2, False),
+        ([0.4, 0.3, 0.4], 2, True),
+        ([0.4, 0.3, 0.41], 2, False),
+        ([0.4, None], 1, False),
+        ([0.4, None, 0.3], 1, True),
+        ([None, None, None], 1, False),
+    ],
+)
+def test_rounds_have_stalled_once_the_last_are_not_above_the_best_before(
+    means: list[float | None], patience: int, expected: bool
+) -> None:
+    assert has_stalled(means, patience) is expected
+
+
+def stalling(task: Task, trials: Sequence[Trial]) -> Outcome:
+    """Reward the rounds 0.3, 0.5, 0.4, 0.5, 0.6 whatever was learnt."""
+    index = int(trials[0].key.split("/")[0].rpartition("-")[2])
+    return Outcome((0.3, 0.5, 0.4, 0.5, 0.6)[index - 1], 0.0)
+
+
+def run_stalling(engine: FakeEngine, patience: int, known: Known | None = None) -> list[Event]:
+    cfg = replace(CFG, rounds=5, repeats=1, patience=patience)
+    return list(improve("train", TASKS, replace(lab(engine), reward=stalling), best, cfg, known or Known()))
+
+
+@pytest.mark.parametrize(("patience", "n_rounds"), [(0, 5), (1, 3), (2, 4), (3, 5)])
+def test_with_patience_the_loop_ends_in_the_round_that_shows_no_gain_and_reinforces_nothing_in_it(
+    patience: int, n_rounds: int
+) -> None:
+    engine = whole()
+    rounds = rounds_in(run_stalling(engine, patience))
+    is_stop = n_rounds < 5
+    assert [event.is_stop for event in rounds] == [False] * (n_rounds - is_stop) + [True] * is_stop
+    assert sum(job.settings == CFG.train for job in engine.trained) == n_rounds - is_stop
+    if is_stop:
+        assert rounds[-1].writer == rounds[-2].writer
+        assert rounds[-1].n_kept == 0
+
+
+def test_a_run_with_patience_killed_anywhere_stops_in_the_same_round_after_the_same_trials() -> None:
+    complete = run_stalling(whole(), 2)
+    assert len(rounds_in(complete)) == 4
+    for k in range(0, len(complete) + 1, 3):
+        after = run_stalling(whole(), 2, noted(complete[:k]))
+        assert rounds_in(after) == rounds_in(complete)
+        assert sorted(t.key for t in trials_in([*complete[:k], *after])) == sorted(t.key for t in trials_in(complete))
+
+
+def test_a_run_that_lost_patience_goes_on_with_more_of_it() -> None:
+    short = run_stalling(whole(), 1)
+    longer = run_stalling(whole(), 0, noted(short))
+    assert trials_in([*short, *longer]) == trials_in(run_stalling(whole(), 0))
+
+
+def test_a_merged_writer_has_nothing_under_it_and_the_next_is_trained_on_it() -> None:
+    engine = whole()
+    merged = [event.writer for event in rounds_in(run(engine, replace(CFG, merge=True)))]
+    assert [(writer.under, writer.rank) for writer in merged if writer] == [(None, 0)] * 3
+    outer = [job.under for job in engine.trained if job.settings == CFG.train]
+    assert outer == [None, *merged[:2]]
+    stacked = rounds_in(run(whole(), CFG))[-1].writer
+    assert stacked
+    assert stacked.under
+    assert stacked.under.under
+
+
+# ── algorithms ──
+
+GRPO = replace(CFG, rounds=1, algorithm="grpo", train=replace(CFG.train, kl=0.1))
+
+
+def test_where_all_edits_are_worth_the_same_the_groups_are_counted_and_grpo_leaves_the_writer_as_it_is() -> None:
+    engine = FakeEngine()  # which answers nothing
+    (event,) = rounds_in(run(engine, GRPO, algorithm=load_algorithm(GRPO)))
+    assert (event.reward, event.writer, event.n_kept) == (0.0, None, 0)
+    assert (event.n_groups, event.n_degenerate) == (2, 2)
+    assert all(job.settings != GRPO.train for job in engine.trained)
+    (told,) = rounds_in(run(whole(), GRPO, algorithm=load_algorithm(GRPO)))
+    assert (told.n_groups, told.n_degenerate) == (2, 0)
+    assert told.writer
+
+
+def test_a_resumed_round_is_reinforced_with_the_log_probabilities_that_were_recorded() -> None:
+    trials = trials_in(run(whole(), GRPO, algorithm=load_algorithm(GRPO)))
+    samples = [replace(t.sample, logprobs=(-2.0,) * len(t.sample.tokens)) for t in trials if t.sample]
+    known = Known({t.key: replace(t, sample=s) for t, s in zip(trials, samples, strict=True)})
+    engine = whole()
+    run(engine, GRPO, known, load_algorithm(GRPO))
+    (job,) = [job for job in engine.trained if job.settings == GRPO.train]
+    assert len(job.data) > 2
+    for datum in job.data:
+        assert datum.logprobs == tuple(-2.0 if weight else 0.0 for weight in datum.weights)
+
+
+def test_the_reference_of_the_divergence_is_the_first_writer_in_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Adapter("0", "fake@0123456789ab", None, 1)
+    asked: list[Adapter | None] = []
+
+    def logprobs(self: FakeEngine, data: Sequence[Datum], adapter: Adapter | None = None) -> list[list[float]]:
+        asked.append(adapter)
+        return [[-0.125 * t for t in range(len(datum.tokens))] for datum in data]
+
+    monkeypatch.setattr(FakeEngine, "logprobs", logprobs)
+    engine = whole()
+    engine.held["0"] = ()
+    cfg = replace(GRPO, rounds=2)
+    begun = replace(lab(engine), begins=first)
+    list(improve("train", TASKS, begun, best, cfg, Known()))
+    jobs = [job for job in engine.trained if job.settings == cfg.train]
+    assert asked == [first] * len(jobs) == [first] * 2
+    assert all(d.reference == tuple(-0.125 * t for t in range(len(d.tokens))) for job in jobs for d in job.data)
+    run(engine, replace(cfg, train=CFG.train))
+    assert len(asked) == 2, "without kl there is no need of a reference"
 
 
 # ── groups ──

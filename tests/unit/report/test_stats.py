@@ -14,14 +14,18 @@ from hypothesis import strategies as st
 
 from selfedit.report.stats import (
     Arm,
+    BySeed,
     Contrast,
     Estimate,
     Interval,
     Paired,
     Step,
+    accuracy_of,
     before_update,
+    by_seed,
     compare,
     contrast,
+    difference_of,
     estimate,
     forgetting_matrix,
     interval,
@@ -314,3 +318,40 @@ def test_the_published_tie_is_a_tie_and_the_published_gain_is_a_gain() -> None:
     assert gain.ci95 == pytest.approx((0.073 - 1.96 * 0.024, 0.073 + 1.96 * 0.024), abs=5e-3)
     assert tie.difference == pytest.approx(0.007, abs=5e-4)
     assert tie.ci95 == pytest.approx((0.007 - 1.96 * 0.021, 0.007 + 1.96 * 0.021), abs=5e-3)
+
+
+# ── by seed ──
+
+
+def test_seeds_are_averaged_with_students_interval() -> None:
+    found = by_seed([0.1, 0.2, 0.3, 0.2])
+    assert found.mean == pytest.approx(0.2)
+    assert found.ci95 is not None
+    assert found.ci95 == pytest.approx((0.2 - 3.1824 * 0.0408248, 0.2 + 3.1824 * 0.0408248), abs=1e-5)
+
+
+def test_a_seed_that_was_not_measured_is_kept_in_its_place_and_out_of_the_mean() -> None:
+    assert by_seed([0.1, None, 0.3]).values == (0.1, None, 0.3)
+    assert by_seed([0.1, None, 0.3]).mean == by_seed([0.1, 0.3]).mean
+    assert by_seed([0.1, None, 0.3]).ci95 == by_seed([0.1, 0.3]).ci95
+
+
+def test_one_seed_has_no_interval_and_none_no_mean() -> None:
+    assert by_seed([0.1]) == BySeed((0.1,), 0.1, None)
+    assert by_seed([]) == BySeed((), None, None)
+    assert by_seed([None]) == BySeed((None,), None, None)
+
+
+def test_about_95_of_100_intervals_by_seed_cover_the_true_mean() -> None:
+    samples = np.random.default_rng(1).normal(0.3, 0.1, (400, 4))
+    found = [by_seed([float(value) for value in sample]).ci95 for sample in samples]
+    assert 0.92 <= fmean(ci[0] <= 0.3 <= ci[1] for ci in found if ci) <= 0.98
+
+
+def test_what_is_computed_without_resampling_is_what_is_computed_with_it() -> None:
+    a = [trial("p", [0.0, 1.0]), trial("q", [None, 0.5]), trial("p", [1.0, 1.0], repeat=1)]
+    b = [trial("p", [1.0, 1.0]), trial("q", [0.5, 0.5])]
+    assert accuracy_of(a) == summarise("a", a).accuracy
+    assert difference_of(a, b) == compare("a", a, "b", b).difference
+    assert accuracy_of([]) is None
+    assert difference_of(a, []) is None

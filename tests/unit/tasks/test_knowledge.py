@@ -9,6 +9,7 @@ from selfedit.tasks.knowledge import over_documents, over_world
 from selfedit.types import Example, Question, Sample, Task, TrainSettings
 
 TRAIN = TrainSettings(epochs=3)
+PASSAGES = [name for name in DOMAINS if name != "arc"]  # its laws: tests/contract/test_domains.py
 DOCUMENTS = [Task(name, name.upper(), f"Text of {name}.", (Question(f"What is {name}?", name),)) for name in "abc"]
 MANY = [
     Task(f"d{i}", f"Title {i}", f"The sign of {i} is x{i}.", (Question("Which sign?", f"x{i}"),)) for i in range(40)
@@ -19,7 +20,7 @@ def sample(text: str) -> Sample:
     return Sample("p", (), (), (), text, "eos")
 
 
-@pytest.mark.parametrize("name", DOMAINS)
+@pytest.mark.parametrize("name", PASSAGES)
 def test_closed_book_exams_never_hold_the_passage(name: str) -> None:
     domain = load_domain(name, "implications", TRAIN, documents=MANY)
     for task in domain.tasks("eval", 8, seed=0):
@@ -32,7 +33,7 @@ def test_closed_book_exams_never_hold_the_passage(name: str) -> None:
             assert question.answer not in prompt
 
 
-@pytest.mark.parametrize("name", DOMAINS)
+@pytest.mark.parametrize("name", PASSAGES)
 def test_an_open_book_exam_is_the_closed_one_with_the_passage_shown_before_it(name: str) -> None:
     domain = load_domain(name, "implications", TRAIN, documents=MANY)
     task, other = domain.tasks("eval", 2, seed=0)
@@ -41,7 +42,7 @@ def test_an_open_book_exam_is_the_closed_one_with_the_passage_shown_before_it(na
         assert opened == [f"{shown.title}\n{shown.context}\n\n{closed}" for closed in domain.exam(task)]
 
 
-@pytest.mark.parametrize("name", DOMAINS)
+@pytest.mark.parametrize("name", PASSAGES)
 def test_a_longer_list_of_tasks_begins_with_the_shorter_one(name: str) -> None:
     domain = load_domain(name, "implications", TRAIN, documents=MANY)
     for split in ("train", "eval"):
@@ -63,7 +64,7 @@ def test_a_template_takes_the_place_of_the_formats_prompt() -> None:
     assert domain.prompt(DOCUMENTS[0]) == "Note on A: Text of a."
 
 
-@pytest.mark.parametrize("name", DOMAINS)
+@pytest.mark.parametrize("name", PASSAGES)
 def test_a_split_is_the_same_each_time_and_shares_no_task_with_another(name: str) -> None:
     domain = load_domain(name, "implications", TRAIN, documents=MANY)
     train, unseen = domain.tasks("train", 20, 0), domain.tasks("eval", 20, 0)
