@@ -36,51 +36,88 @@ class Rule:
 
 
 EVERYTHING = ("",)
-SERVICE = ("workspace", "runs", "types", "errors", "config", "report.stats", "report.record")
-METHOD = ("types", "errors", "tasks.base", "engine.base", "loop.algorithms", "loop.rewards")
+SERVICE = ("workspace", "runs", "types", "recipe", "errors", "config", "report.stats", "report.record")
+METHOD = ("types", "recipe", "errors", "tasks.base", "engine.base", "loop.algorithms", "loop.rewards")
+REWARDING = ("loop.learnt", "loop.rollouts")
 
 # "Who may import whom", top to bottom. What the table leaves unsaid: the command line opens its neighbours (nobody
 # else could), the loops run the ones inside them, and what trains the embedded model is a program, so it is on top.
-# Split since: `loop.arms` off the outer loop, `experiment` off the workspace, `report.record` off the statistics,
-# `report.page` (what every page is made of) off the renderer, `report.published` (the files, by `report.strict` and
-# `report.names`), `report.graded` and `report.replay_page` off the replay,
-# `plans`, `results` and `material` (what the files hold that a recipe names) off the experiment, `tracking` off the
-# runs that it reads.
+# Split since: `recipe` off the types, `loop.arms` off the outer loop, `experiment` (the driver of a recipe, what it needs
+# before and what is read off its run folders after) off the workspace, `report.record` off the statistics, `report.page`
+# (what every page is made of) off the renderer, `report.published` (the files, by `report.strict` and `report.names`),
+# `report.course_page` (a writer's rounds) off the renderer, `report.graded` and `report.replay_page` off the replay,
+# `tracking` off the runs that it reads.
 TABLE = (
-    Rule(5, ("cli",), (*SERVICE, "experiment", "writing", "grading", "report", "server")),
-    Rule(5, ("server", "integrations"), SERVICE, own_folder=True),
-    Rule(5, ("report.render",), (*SERVICE, "report.page")),
+    Rule(5, ("cli",), (*SERVICE, "experiment.run", "writing", "grading", "report", "server")),
+    Rule(5, ("server",), SERVICE, own_folder=True),
+    Rule(5, ("integrations",), (*SERVICE, "experiment.rewarding", "experiment.plans", "engine.base"), own_folder=True),
+    Rule(5, ("report.render",), (*SERVICE, "report.page", "report.agreement_page", "report.course_page")),
+    Rule(5, ("report.agreement_page",), ("types", "errors", "report.page", "report.agreement")),
+    Rule(5, ("report.course_page",), ("types", "errors", "report.page", "report.record", "report.stats")),
     Rule(5, ("report.replay", "report.graded", "report.replay_page", "report.replay_words"), (*SERVICE, "report")),
-    Rule(5, ("report.page",), ("types", "errors")),
+    Rule(5, ("report.page", "report.grids"), ("types", "errors")),
     Rule(
         5,
         ("recipes.pup",),
         ("types", "errors", "tasks", "engine", "recipes.pup"),
     ),
+    Rule(
+        5,
+        ("recipes.pretrain",),
+        (
+            "types",
+            "recipe",
+            "errors",
+            "tasks",
+            "engine.base",
+            "loop",
+            "runs",
+            "report.stats",
+            "recipes.pretrain",
+            "recipes.pup.fresh",
+        ),
+    ),
+    Rule(
+        5,
+        ("recipes.racing",),
+        ("types", "recipe", "errors", "loop", "experiment", "runs", "report.stats"),
+    ),
     Rule(5, ("recipes.grader",), ("types", "errors", "tasks", "recipes.grader")),
-    Rule(4, ("workspace", "experiment", "plans", "results", "material", "writers", "writing", "grading"), EVERYTHING),
-    Rule(3, ("loop.inner",), METHOD),
-    Rule(3, ("loop.outer",), (*METHOD, "loop.inner")),
-    Rule(3, ("loop.arms",), (*METHOD, "loop.inner", "loop.outer")),
+    Rule(4, ("workspace", "experiment", "writing", "grading", "judges"), EVERYTHING),
+    Rule(3, ("loop.marking",), ("types", "errors", "tasks.base")),
+    Rule(3, ("loop.inner",), (*METHOD, "loop.marking")),
+    Rule(3, ("loop.racing",), (*METHOD, *REWARDING, "loop.inner")),
+    Rule(3, ("loop.outer",), (*METHOD, *REWARDING, "loop.inner", "loop.racing")),
+    Rule(3, ("loop.probes",), (*METHOD, "loop.inner")),
+    Rule(3, ("loop.exams",), (*METHOD, "tasks.exams", "loop.inner", "loop.outer")),
+    Rule(3, ("loop.weak",), (*METHOD, "loop.inner", "loop.outer")),
+    Rule(3, ("loop.arms",), (*METHOD, "loop.exams", "loop.weak", "loop.inner", "loop.outer", "loop.racing")),
     Rule(3, ("memory.consolidate", "memory.migrate"), (*METHOD, "loop", "memory")),
     Rule(2, ("engine", "sources"), ("types", "errors"), own_folder=True),
     Rule(2, ("report.published",), ("types", "errors", "report.names", "report.strict")),
     Rule(
         2,
         ("memory.store", "memory.registry", "memory.retrieve", "memory.route", "memory.guard", "runs"),
-        ("types", "errors"),
+        ("types", "recipe", "errors"),
         own_folder=True,
     ),
-    Rule(2, ("tracking",), ("types", "errors", "runs")),
+    Rule(1, ("userfiles",), ("errors",)),
+    Rule(1, ("loop.rewards",), ("types", "errors", "userfiles")),
+    Rule(2, ("tracking",), ("types", "recipe", "errors", "runs")),
+    Rule(2, ("verdicts",), ("types", "errors")),
     Rule(
         1,
         (
             "tasks",
             "loop.algorithms",
-            "loop.rewards",
+            "loop.learnt",
+            "loop.rollouts",
             "memory.gates",
             "report.stats",
             "report.record",
+            "report.agreement",
+            "report.diversity",
+            "report.lines",
             "report.names",
             "report.strict",
         ),
@@ -88,12 +125,20 @@ TABLE = (
         own_folder=True,
     ),
     Rule(0, ("types",), ()),
+    Rule(0, ("recipe",), ("types",)),
     Rule(0, ("errors",), ("types",)),
-    Rule(0, ("config",), ("types", "errors")),
+    Rule(0, ("config",), ("types", "recipe", "errors")),
 )
 
 MODELS = ("engine", "recipes.pup")
-PAGES = ("report.page", "report.render", "report.replay_page")
+PAGES = (
+    "report.grids",
+    "report.page",
+    "report.render",
+    "report.agreement_page",
+    "report.course_page",
+    "report.replay_page",
+)
 HOMES = {
     "torch": MODELS,
     "transformers": MODELS,
@@ -112,7 +157,8 @@ HOMES = {
     "markdownify": ("sources.formats",),
     "pypdf": ("sources.formats",),
     "tree_sitter": ("sources.outlines",),
-    "datasets": ("sources.datasets",),
+    "datasets": ("sources.datasets", "integrations"),
+    "trl": ("integrations",),
     "bm25s": ("memory.retrieve",),
     "lightgbm": ("recipes.grader",),
 }
@@ -129,6 +175,7 @@ TOO_HEAVY_FOR_HELP = (
     "bm25s",
     "openai",
     "accelerate",
+    "trl",
 )
 
 

@@ -130,7 +130,7 @@ def run(
 ) -> None:
     """Run an experiment and report on it. Killed and started again, it goes on where it was."""
     from selfedit.config import load_recipe
-    from selfedit.experiment import load_program, run_experiment
+    from selfedit.experiment.run import load_program, run_experiment
     from selfedit.report.render import headline, render_example, render_table, write_report
 
     plan = load_recipe(recipe, overrides or [])
@@ -176,7 +176,7 @@ def evaluate(
     together=N trains N passages into one adapter, model=… is any causal LM. Killed and started again, it goes on.
     """
     from selfedit.config import load_recipe
-    from selfedit.experiment import run_experiment
+    from selfedit.experiment.run import run_experiment
     from selfedit.report.render import as_html, json_text, render_one_table, write_report
 
     files = [name for name in (json_to, html_to) if name]

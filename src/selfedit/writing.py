@@ -26,6 +26,7 @@ from typing import Any, Literal, cast, get_args
 
 from selfedit.engine.base import find_device, half_fits
 from selfedit.errors import ConfigError, InputError, RunError, boundary
+from selfedit.experiment.writers import Writers, open_writers
 from selfedit.loop.inner import Written, is_bad_edit, propose
 from selfedit.recipe import Recipe, recipe_hash
 from selfedit.runs import write_atomic
@@ -34,7 +35,6 @@ from selfedit.sources.documents import Documents, cut_task, read_folder
 from selfedit.tasks.base import Domain
 from selfedit.tasks.knowledge import over_documents
 from selfedit.types import Failure, Task
-from selfedit.writers import Writers, open_writers
 
 AT_ONCE = 32  # sources: enough for a batch, and what a kill can cost
 LONGEST_FOR_A_SERVER = 12_000  # characters of a piece, some 3,000 tokens: a server's tokenizer is not here to ask

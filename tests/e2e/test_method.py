@@ -13,7 +13,7 @@ import pytest
 
 from selfedit.config import load_recipe
 from selfedit.engine.local import LocalBackend
-from selfedit.experiment import run_experiment
+from selfedit.experiment.run import run_experiment
 from selfedit.recipe import Recipe
 from selfedit.report.record import Report
 from selfedit.tasks.exams import answer_prompt

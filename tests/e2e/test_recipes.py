@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from selfedit.config import load_recipe
-from selfedit.experiment import run_experiment
+from selfedit.experiment.run import run_experiment
 from selfedit.report.render import as_json
 
 pytestmark = pytest.mark.e2e

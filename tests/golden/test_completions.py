@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from selfedit.errors import InputError
-from selfedit.material import read_material
+from selfedit.experiment.material import read_material
 from selfedit.recipe import Recipe
 from selfedit.sources.completions import match, read_completions
 from selfedit.sources.datasets import read_dataset

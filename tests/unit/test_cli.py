@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from selfedit import cli, experiment, workspace
+from selfedit import cli, workspace
 from selfedit.config import list_recipes
+from selfedit.experiment import run as experiment
 from selfedit.report.record import Report
 from selfedit.report.stats import Arm, Pair
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from selfedit import experiment, workspace
+from selfedit import workspace
 from selfedit.config import load_recipe
 from selfedit.errors import ModelError
-from selfedit.experiment import run_experiment
+from selfedit.experiment import run as experiment
+from selfedit.experiment.plans import make_plan
+from selfedit.experiment.run import run_experiment
 from selfedit.judges import VERDICTS
-from selfedit.plans import make_plan
 from selfedit.recipe import Recipe
 from selfedit.report.record import Report
 from selfedit.runs import read_trials

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from selfedit import experiment, tracking
+from selfedit import tracking
 from selfedit.errors import ConfigError, MissingExtra, RunError
-from selfedit.experiment import run_experiment
-from selfedit.plans import make_plan
+from selfedit.experiment import run as experiment
+from selfedit.experiment.plans import make_plan
+from selfedit.experiment.run import run_experiment
 from selfedit.recipe import Recipe
 from selfedit.runs import Metric, Run, open_run, read_metrics
 from selfedit.tracking import TRACKERS, check_trackers, how_stages_do, reporting, watch

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from selfedit import writers, writing
+from selfedit import writing
 from selfedit.engine.base import Backend
 from selfedit.errors import ConfigError, InputError, RunError
+from selfedit.experiment import writers
 from selfedit.recipe import Recipe
 from selfedit.sources.documents import Documents
 from selfedit.types import SampleSettings, Task

@@ -34,9 +34,9 @@ from typing import Any, Literal
 
 from selfedit.engine.base import find_device
 from selfedit.errors import InputError, from_extra
-from selfedit.plans import domain_of
+from selfedit.experiment.plans import domain_of
+from selfedit.experiment.rewarding import Rewarded, Rewarding, plan_practice
 from selfedit.recipe import Recipe
-from selfedit.rewarding import Rewarded, Rewarding, plan_practice
 
 TASK_ID = "task_id"
 Completion = str | Sequence[Mapping[str, Any]]

@@ -17,12 +17,12 @@ from selfedit import config
 from selfedit.config import load_recipe
 from selfedit.engine.local import LocalBackend
 from selfedit.errors import InputError, MissingExtra
+from selfedit.experiment.plans import domain_of
+from selfedit.experiment.rewarding import plan_practice
 from selfedit.integrations import trl as ours
 from selfedit.integrations.trl import TASK_ID, inner_loop_reward, prompts
 from selfedit.loop.inner import Unit, run_trials
-from selfedit.plans import domain_of
 from selfedit.recipe import Recipe
-from selfedit.rewarding import plan_practice
 from selfedit.runs import read_trials
 from selfedit.tasks.graders import load_grader
 from selfedit.types import Adapter, Failure, TrainJob, Trial, mean_measured

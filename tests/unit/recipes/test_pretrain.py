@@ -14,7 +14,7 @@ from selfedit.cli import main
 from selfedit.config import list_recipes, load_recipe
 from selfedit.engine.local import LocalBackend
 from selfedit.errors import ConfigError
-from selfedit.experiment import load_program, run_experiment
+from selfedit.experiment.run import load_program, run_experiment
 from selfedit.recipes.pretrain import run as program
 from selfedit.recipes.pretrain.learner import Learner, fresh, going_round
 from selfedit.recipes.pretrain.report import summarise, table

@@ -21,19 +21,26 @@ from threading import Thread
 from selfedit.config import variants
 from selfedit.engine.base import Backend, find_device, limit_threads, open_backend
 from selfedit.errors import ConfigError, InputError, boundary
+from selfedit.experiment.plans import Plan, domain_of, make_plans
+from selfedit.experiment.results import report_on
+from selfedit.experiment.terms import (
+    check_questions,
+    check_reward,
+    in_header,
+    keep_reward,
+    refuse_another_reward,
+    with_reward,
+)
+from selfedit.experiment.writers import open_writers
 from selfedit.judges import check_grader, open_grader
 from selfedit.loop.algorithms import load_algorithm
 from selfedit.loop.arms import experiment
 from selfedit.loop.outer import Known, Lab, Round, Wrote
-from selfedit.plans import Plan, domain_of, make_plans
 from selfedit.recipe import Recipe
 from selfedit.report.record import Report
-from selfedit.results import report_on
 from selfedit.runs import Run, count_trials_written, open_run, read_trials
-from selfedit.terms import check_questions, check_reward, in_header, keep_reward, refuse_another_reward, with_reward
 from selfedit.tracking import EVERY, check_trackers, reporting, watch
 from selfedit.types import Adapter, Exam, Trial
-from selfedit.writers import open_writers
 
 Progress = Callable[[int, int], None]  # trials done, trials in all
 Program = Callable[[Recipe, Path, str, Progress], Iterable[str]]  # its folder, device, progress → lines to show

@@ -10,19 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from selfedit.course import ArmsS, course, difference_by_seed, joined, rounds_done, why_it_stopped
-from selfedit.exam_results import agreements, exam_notes, examined
-from selfedit.leaks import apart, leak_notes
-from selfedit.loop.arms import CONTROLS, OPEN_BOOK, arm_names
-from selfedit.loop.inner import is_bad_edit
-from selfedit.loop.weak import SPREADS
-from selfedit.plans import NOTHING_WRITTEN, Plan
-from selfedit.recipe import Recipe
-from selfedit.report.agreement import Agreement
-from selfedit.report.record import EditPair, KindArm, Report
-from selfedit.report.stats import Pair, compare, of_kind, summarise
-from selfedit.runs import read_metrics, read_seconds, read_trials
-from selfedit.spread_results import (
+from selfedit.experiment.course import ArmsS, course, difference_by_seed, joined, rounds_done, why_it_stopped
+from selfedit.experiment.exam_results import agreements, exam_notes, examined
+from selfedit.experiment.leaks import apart, leak_notes
+from selfedit.experiment.plans import NOTHING_WRITTEN, Plan
+from selfedit.experiment.spread_results import (
     FIRST_PASS,
     Spent,
     spent_by,
@@ -32,6 +24,14 @@ from selfedit.spread_results import (
     spread_notes,
     spread_pairs,
 )
+from selfedit.loop.arms import CONTROLS, OPEN_BOOK, arm_names
+from selfedit.loop.inner import is_bad_edit
+from selfedit.loop.weak import SPREADS
+from selfedit.recipe import Recipe
+from selfedit.report.agreement import Agreement
+from selfedit.report.record import EditPair, KindArm, Report
+from selfedit.report.stats import Pair, compare, of_kind, summarise
+from selfedit.runs import read_metrics, read_seconds, read_trials
 from selfedit.types import Task, Trial
 
 Arms = Mapping[str, Sequence[Trial]]

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from selfedit import experiment, writers
 from selfedit.config import load_recipe, variants
 from selfedit.engine.remote import RemoteWriter
 from selfedit.errors import ConfigError, InputError, ModelError, RunError
-from selfedit.experiment import run_experiment
-from selfedit.plans import make_plan, make_plans
+from selfedit.experiment import run as experiment
+from selfedit.experiment import writers
+from selfedit.experiment.plans import make_plan, make_plans
+from selfedit.experiment.run import run_experiment
 from selfedit.recipe import Recipe
 from selfedit.runs import read_trials
 from selfedit.types import Adapter, OuterSettings, SampleSettings, WriterSettings

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from selfedit.plans import Plan
+from selfedit.experiment.plans import Plan
 from selfedit.report.stats import Pair, compare, of_role, summarise
 from selfedit.types import Task, Trial
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from selfedit import experiment
-from selfedit.experiment import run_experiment
+from selfedit.experiment import run as experiment
+from selfedit.experiment.run import run_experiment
+from selfedit.experiment.spread_results import spread_comparisons
 from selfedit.loop.weak import held, paths_in
 from selfedit.recipe import Recipe
 from selfedit.report.record import Report
 from selfedit.report.render import as_html, headline
 from selfedit.runs import read_drawn, read_exams, read_trials
-from selfedit.spread_results import spread_comparisons
 from selfedit.types import ExamSettings, OuterSettings, SampleSettings, Task
 from tests.unit.conftest import NOUNS, make_task
 from tests.unit.examining import ExaminingEngine, unasked

@@ -9,7 +9,7 @@ import pytest
 
 from selfedit.engine.base import half_fits
 from selfedit.errors import ConfigError, InputError, MissingExtra
-from selfedit.material import Material, give, read_material
+from selfedit.experiment.material import Material, give, read_material
 from selfedit.recipe import Recipe, recipe_hash
 from selfedit.tasks.knowledge import over_documents
 from selfedit.types import ExamSettings, Failure, Sample, SampleSettings, TrainSettings

@@ -13,9 +13,9 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from selfedit.experiment.plans import Plan
 from selfedit.loop.inner import COPIED
 from selfedit.loop.outer import FIRST
-from selfedit.plans import Plan
 from selfedit.report.agreement import Agreement, agreement, gains
 from selfedit.report.stats import of_role
 from selfedit.runs import read_exams

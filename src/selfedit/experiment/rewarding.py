@@ -26,15 +26,15 @@ from pathlib import Path
 from selfedit.config import varied_key
 from selfedit.engine.base import open_backend
 from selfedit.errors import ConfigError, InputError
+from selfedit.experiment.material import read_material
+from selfedit.experiment.plans import Plan, domain_of, make_plan
+from selfedit.experiment.terms import check_questions, check_reward, in_header, with_reward
 from selfedit.judges import check_grader, open_grader
 from selfedit.loop.inner import Unit, is_bad_edit, seed_of
 from selfedit.loop.outer import Known, Lab, try_units
 from selfedit.loop.rewards import kind_of, worth_of
-from selfedit.material import read_material
-from selfedit.plans import Plan, domain_of, make_plan
 from selfedit.recipe import Recipe
 from selfedit.runs import open_run
-from selfedit.terms import check_questions, check_reward, in_header, with_reward
 from selfedit.types import Failure, Sample, Trial, WriterSettings
 
 LABEL = "edit"

@@ -8,16 +8,9 @@ import pytest
 
 from selfedit.config import load_recipe
 from selfedit.errors import ConfigError, InputError, RunError
-from selfedit.experiment import run_experiment
-from selfedit.loop.arms import count_trials
-from selfedit.loop.outer import Lab
-from selfedit.loop.probes import Probes
-from selfedit.plans import domain_of, make_plan
-from selfedit.recipe import Recipe, _determining, recipe_hash
-from selfedit.runs import read_metrics, read_trials
-from selfedit.sources.datasets import read_dataset
-from selfedit.tasks.graders import load_grader
-from selfedit.terms import (
+from selfedit.experiment.plans import domain_of, make_plan
+from selfedit.experiment.run import run_experiment
+from selfedit.experiment.terms import (
     check_questions,
     check_reward,
     in_header,
@@ -26,6 +19,13 @@ from selfedit.terms import (
     refuse_another_reward,
     with_reward,
 )
+from selfedit.loop.arms import count_trials
+from selfedit.loop.outer import Lab
+from selfedit.loop.probes import Probes
+from selfedit.recipe import Recipe, _determining, recipe_hash
+from selfedit.runs import read_metrics, read_trials
+from selfedit.sources.datasets import read_dataset
+from selfedit.tasks.graders import load_grader
 from selfedit.types import OuterSettings, RewardSettings
 from tests.unit.conftest import FakeEngine, make_tasks
 

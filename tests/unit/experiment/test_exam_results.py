@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from selfedit import experiment
-from selfedit.experiment import run_experiment
+from selfedit.experiment import run as experiment
+from selfedit.experiment.run import run_experiment
 from selfedit.recipe import Recipe
 from selfedit.report.record import Report
 from selfedit.report.render import as_html, as_json, render_table

@@ -8,14 +8,14 @@ from statistics import fmean
 
 import pytest
 
-from selfedit import experiment
-from selfedit.course import difference_by_seed, edits_of
-from selfedit.experiment import run_experiment
-from selfedit.plans import make_plan
+from selfedit.experiment import run as experiment
+from selfedit.experiment.course import difference_by_seed, edits_of
+from selfedit.experiment.plans import make_plan
+from selfedit.experiment.results import report_on
+from selfedit.experiment.run import run_experiment
 from selfedit.recipe import Recipe
 from selfedit.report.lines import JUDGED, SUBJECT, WORDING
 from selfedit.report.record import Report
-from selfedit.results import report_on
 from selfedit.runs import read_trials
 from selfedit.tasks import world_claims
 from selfedit.types import OuterSettings, Sample, SampleSettings, Trial
@@ -122,7 +122,7 @@ def test_a_domain_that_knows_nothing_of_lines_is_told_of_by_their_wording_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_experiment(RECIPE, tmp_path, "cpu")
-    monkeypatch.setattr("selfedit.course.judge_of_lines", lambda domain: None)
+    monkeypatch.setattr("selfedit.experiment.course.judge_of_lines", lambda domain: None)
     plans = [make_plan(replace(RECIPE, seed=seed, seeds=1), tmp_path) for seed in (0, 1)]
     assert {entry.way for entry in report_on(plans).course.lines} == {WORDING, SUBJECT}
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from selfedit import experiment
 from selfedit.errors import ConfigError, InputError, RunError
-from selfedit.experiment import run_experiment
+from selfedit.experiment import run as experiment
+from selfedit.experiment.material import read_material
+from selfedit.experiment.plans import make_plan
+from selfedit.experiment.results import report_on
+from selfedit.experiment.run import run_experiment
 from selfedit.loop.arms import CONTROLS
-from selfedit.material import read_material
-from selfedit.plans import make_plan
 from selfedit.recipe import Recipe
 from selfedit.report.record import Report
 from selfedit.report.stats import Arm
-from selfedit.results import report_on
 from selfedit.runs import read_seconds, read_trials
 from selfedit.types import OuterSettings, SampleSettings, Task, Trial
 from tests.unit.conftest import FakeEngine, Fault, make_tasks, plain

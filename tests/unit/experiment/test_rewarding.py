@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from selfedit import rewarding
 from selfedit.errors import ConfigError, InputError, RunError
+from selfedit.experiment import rewarding
+from selfedit.experiment.plans import Plan, domain_of
+from selfedit.experiment.rewarding import Rewarding, plan_practice
 from selfedit.loop.inner import Unit, run_trials
-from selfedit.plans import Plan, domain_of
 from selfedit.recipe import Recipe
-from selfedit.rewarding import Rewarding, plan_practice
 from selfedit.runs import read_header, read_trials
 from selfedit.tasks.graders import load_grader
 from selfedit.types import (

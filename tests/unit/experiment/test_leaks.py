@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selfedit.leaks import apart, leak_notes
-from selfedit.plans import Plan
+from selfedit.experiment.leaks import apart, leak_notes
+from selfedit.experiment.plans import Plan
 from selfedit.recipe import Recipe
 from selfedit.types import Question, Score, Task, Trial
 

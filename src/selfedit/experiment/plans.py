@@ -14,8 +14,8 @@ from pathlib import Path
 
 from selfedit.config import variants, varied_key
 from selfedit.errors import InputError
+from selfedit.experiment.material import Material, give, read_material
 from selfedit.loop.arms import CONTROLS, OPEN_BOOK, Given, count_trials
-from selfedit.material import Material, give, read_material
 from selfedit.recipe import Recipe
 from selfedit.tasks.base import Domain, load_domain
 from selfedit.types import Task

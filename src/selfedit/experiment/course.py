@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from statistics import fmean
 
+from selfedit.experiment.plans import Plan, domain_of
 from selfedit.loop.arms import CONTROLS
 from selfedit.loop.outer import has_stalled
-from selfedit.plans import Plan, domain_of
 from selfedit.report.diversity import Variety, variety
 from selfedit.report.lines import JUDGED, SUBJECT, SUBJECTS, WORDING, WORDINGS, Lines, count_lines
 from selfedit.report.record import Course, LineChange, LineShare, RoundPoint, StageVariety

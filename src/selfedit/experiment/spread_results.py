@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from selfedit.course import difference_by_seed
-from selfedit.exam_results import named
+from selfedit.experiment.course import difference_by_seed
+from selfedit.experiment.exam_results import named
+from selfedit.experiment.plans import Plan
 from selfedit.loop.weak import SPREADS, STAGE, budgets_of, held, paths_in
-from selfedit.plans import Plan
 from selfedit.report.record import KindArm
 from selfedit.report.stats import Pair, before_update, compare, of_role, summarise
 from selfedit.runs import read_drawn, read_exams
