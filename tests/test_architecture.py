@@ -42,11 +42,11 @@ REWARDING = ("loop.learnt", "loop.rollouts")
 
 # "Who may import whom", top to bottom. What the table leaves unsaid: the command line opens its neighbours (nobody
 # else could), the loops run the ones inside them, and what trains the embedded model is a program, so it is on top.
-# Split since: `recipe` off the types, `loop.arms` off the outer loop, `experiment` (the driver of a recipe, what it needs
-# before and what is read off its run folders after) off the workspace, `report.record` off the statistics, `report.page`
-# (what every page is made of) off the renderer, `report.published` (the files, by `report.strict` and `report.names`),
-# `report.course_page` (a writer's rounds) off the renderer, `report.graded` and `report.replay_page` off the replay,
-# `tracking` off the runs that it reads.
+# Split since: `recipe` off the types, `loop.arms` off the outer loop, `experiment` off the workspace (the driver of a
+# recipe, what it needs before, what is read off its run folders after), `report.record` off the statistics,
+# `report.page` (what every page is made of) off the renderer, `report.published` (the files, by `report.strict` and
+# `report.names`), `report.course_page` (a writer's rounds) off the renderer, `report.graded` and `report.replay_page`
+# off the replay, `tracking` off the runs that it reads.
 TABLE = (
     Rule(5, ("cli",), (*SERVICE, "experiment.run", "writing", "grading", "report", "server")),
     Rule(5, ("server",), SERVICE, own_folder=True),
