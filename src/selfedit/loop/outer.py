@@ -32,7 +32,7 @@ from selfedit.loop.inner import (
     seed_of,
 )
 from selfedit.loop.learnt import Pair, correlation, fit
-from selfedit.loop.racing import Raced, race, sum_up
+from selfedit.loop.racing import race, sum_up
 from selfedit.loop.rewards import Reward, accuracy, logprob
 from selfedit.loop.rollouts import measured_pairs, rewarded, tell_failures, with_predictions
 from selfedit.tasks.base import Domain, Grader
@@ -43,6 +43,7 @@ from selfedit.types import (
     ExamSettings,
     Failure,
     OuterSettings,
+    Rollout,
     Sample,
     SampleSettings,
     Task,
@@ -167,32 +168,57 @@ def improve(
         stage = f"{label}-{index}" if index > 1 else FIRST
         learner = learner_of(writer, lab, cfg)
         written_P = yield from write(stage, tasks_P, lab, writer, lab.sample, known)
-        repeats = 1 if lab.assess else cfg.repeats
-        units = plan(tasks_P, written_P, stage, repeats, lab.seed, lab.sample.edits)
-        tried = n_tried(cfg, lab.sample) if lab.predicts else lab.sample.edits
-        some = [unit for unit in units if unit.edit < tried]
-        if cfg.race.by:
-            raced = yield from _race(units, tasks_P, lab, learner, cfg, known, pairs)
-            trials_N, groups_PG, unrewarded = raced.trials_N, raced.groups_PG, raced.failures
-        else:
-            trials_N = yield from (_read(some, lab, known) if lab.assess else try_units(some, lab, learner, known))
-            groups_PG, unrewarded = rewarded(trials_N, tasks_P, lab.reward)
-        tell_failures(unrewarded, sum(map(len, groups_PG)), stage)
-        if lab.predicts:
-            pairs += measured_pairs(tasks_P, groups_PG)
-            untried_P = [[] if isinstance(written, Failure) else written[tried:] for written in written_P]
-            groups_PG = with_predictions(tasks_P, groups_PG, untried_P, fit(pairs))
-        entered_PG = raced.entered_PG if cfg.race.by else groups_PG
-        means.append(mean_measured([rollout.reward for rollouts in entered_PG for rollout in rollouts]))
+        tried = yield from _try(stage, tasks_P, written_P, lab, learner, cfg, known, pairs)
+        tell_failures(tried.failures, sum(map(len, tried.groups_PG)), stage)
+        means.append(mean_measured([rollout.reward for rollouts in tried.entered_PG for rollout in rollouts]))
         is_stop = has_stalled(means, cfg.patience)
-        data = [] if is_stop else algorithm(groups_PG)
+        data = [] if is_stop else algorithm(tried.groups_PG)
         if data:
             writer = _reinforce(data, writer, lab, cfg, stage)
-        failed = sum(trial.reward is None and not (lab.assess and trial.measures) for trial in trials_N)
-        counts = len(trials_N), failed, len(data), len(groups_PG), sum(map(is_degenerate, groups_PG))
-        yield Round(label, index, writer, means[-1], *counts, is_stop, len(unrewarded), correlation(pairs))
+        failed = sum(trial.reward is None and not (lab.assess and trial.measures) for trial in tried.trials_N)
+        groups = len(tried.groups_PG), sum(map(is_degenerate, tried.groups_PG))
+        counts = len(tried.trials_N), failed, len(data), *groups
+        yield Round(label, index, writer, means[-1], *counts, is_stop, len(tried.failures), correlation(pairs))
         if is_stop:
             return
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """What a round's self-edits were found worth. `groups_PG` is what an algorithm takes, `entered_PG` what tells how
+    the writer does: the same but in a race. `failures` are of a reward of the user's own."""
+
+    trials_N: list[Trial]
+    groups_PG: list[list[Rollout]]
+    entered_PG: list[list[Rollout]]
+    failures: list[Failure]
+
+
+def _try(
+    stage: str,
+    tasks_P: Sequence[Task],
+    written_P: Sequence[Written],
+    lab: Lab,
+    learner: Adapter | None,
+    cfg: OuterSettings,
+    known: Known,
+    pairs: list[Pair],
+) -> Generator[Event, None, _Tried]:
+    """Find out what a round's self-edits are worth: by the inner loops of all, in a race, by those of some and a
+    prediction for the others, or by reading them. What was measured joins the `pairs` that predictions are made from.
+    """
+    units = plan(tasks_P, written_P, stage, 1 if lab.assess else cfg.repeats, lab.seed, lab.sample.edits)
+    if cfg.race.by:
+        return (yield from _race(units, tasks_P, lab, learner, cfg, known, pairs))
+    n = n_tried(cfg, lab.sample) if lab.predicts else lab.sample.edits
+    some = [unit for unit in units if unit.edit < n]
+    trials_N = yield from (_read(some, lab, known) if lab.assess else try_units(some, lab, learner, known))
+    groups_PG, failures = rewarded(trials_N, tasks_P, lab.reward)
+    if lab.predicts:
+        pairs += measured_pairs(tasks_P, groups_PG)
+        untried_P = [[] if isinstance(written, Failure) else written[n:] for written in written_P]
+        groups_PG = with_predictions(tasks_P, groups_PG, untried_P, fit(pairs))
+    return _Tried(trials_N, groups_PG, groups_PG, failures)
 
 
 def has_stalled(means: Sequence[float | None], patience: int) -> bool:
@@ -305,8 +331,8 @@ def _race(
     cfg: OuterSettings,
     known: Known,
     pairs: list[Pair],
-) -> Generator[Event, None, Raced]:
-    """Let the self-edits of each task race; add what the first heat has measured to what a prediction is made from."""
+) -> Generator[Event, None, _Tried]:
+    """Let the self-edits of each task race. Of what was measured, the first heat's rewards join the `pairs`."""
     predict = fit(pairs) if cfg.race.by == "learnt" and pairs else None
     ranking = logprob if cfg.race.by == "logprob" else lab.reward
 
@@ -317,7 +343,7 @@ def _race(
     raced = sum_up(units_N, trials_N, tasks_P, lab.reward, predict)
     if cfg.race.by == "learnt":
         pairs += measured_pairs(tasks_P, raced.first_PG)
-    return raced
+    return _Tried(raced.trials_N, raced.groups_PG, raced.entered_PG, raced.failures)
 
 
 def _reinforce(data: list[Datum], writer: Adapter | None, lab: Lab, cfg: OuterSettings, stage: str) -> Adapter:
