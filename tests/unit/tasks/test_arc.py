@@ -9,7 +9,6 @@ import pytest
 from selfedit.errors import BadEdit, ConfigError, InputError
 from selfedit.loop.inner import plan, run_trials
 from selfedit.tasks.arc import (
-    FORMAT,
     MOST_STEPS,
     STRATEGIES,
     demonstrations_of,
@@ -249,7 +248,3 @@ def test_what_is_too_long_for_the_model_or_bad_fails_alone_and_is_told() -> None
     assert [trial.reward for trial in trials] == [0.0, 0.0, None, None]
     assert isinstance(trials[2].failure, Failure) and "do not fit" in trials[2].failure.message
     assert "is no task of grids" in (trials[3].failure or Failure("parse", "", "")).message
-
-
-def test_the_format_is_asked_for_by_its_name() -> None:
-    assert FORMAT.name == "tools" and over_tasks([TASK], FORMAT.name, TRAIN).tasks("eval", 1, 0) == [TASK]

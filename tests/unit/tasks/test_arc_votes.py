@@ -10,6 +10,7 @@ from tests.unit.tasks.test_arc_grids import grids
 
 GRID = to_grid([[1, 0, 2], [3, 3, 0]])
 OTHER = to_grid([[5]])
+WIDE = to_grid([[1, 2, 3, 4]])
 
 
 @given(shown=grids(), answered=grids(), seed=st.integers(0, 99))
@@ -53,4 +54,4 @@ def test_what_is_no_grid_has_no_vote() -> None:
 
 def test_a_pair_is_seen_as_a_whole() -> None:
     view = next(view for view in views({1}, seed=0) if view.name == "flip 1")
-    assert seen_pair(view, Pair(GRID, OTHER)) == Pair(flip(GRID, 1), OTHER)
+    assert seen_pair(view, Pair(GRID, WIDE)) == Pair(flip(GRID, 1), flip(WIDE, 1))
