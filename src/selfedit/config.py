@@ -412,6 +412,11 @@ def _check_race(recipe: Recipe, layers: Sequence[_Layer]) -> None:
     outer = recipe.outer
     if not outer.race.by:
         return
+    if not {"rounds", "random-edits"} & set(recipe.arms):
+        raise ConfigError(
+            'outer.race is of the self-edits that rounds try, and no arm has rounds; add "rounds" to arms, or leave '
+            "out outer.race"
+        )
     if outer.algorithm != "rest_em" or outer.select != "best-of-n":
         raise ConfigError(
             "outer.race finds the best self-edit of a text and leaves the others unmeasured, which "

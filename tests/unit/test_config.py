@@ -295,6 +295,7 @@ _RACE = ("outer.race.by=one-seed", "outer.select=best-of-n", "outer.repeats=3")
         (["outer.repeats=1"], "'outer.repeats'.*given 1, expected at least 2: a race by the first seed"),
         (["outer.race.keep=1"], "'outer.race.keep'.*given 1.0, expected a fraction above 0, below 1"),
         (["outer.race.keep=0"], "'outer.race.keep'.*given 0.0, expected a fraction above 0, below 1"),
+        (["arms=['base','passage']"], 'no arm has rounds; add "rounds" to arms'),
         (["outer.race.by=luck"], "'outer.race.by'.*given 'luck', expected '', 'one-seed', 'logprob' or 'learnt'"),
     ],
 )
