@@ -4,7 +4,7 @@ A task shows a few pairs of grids, so the only examinations to practise on are t
 one out, or two, and ask for the output of one of them. Every such set comes in every augmentation that the self-edit
 switches on, and once more with its demonstrations in another order and, if any augmentation is on, in other colours.
 
-What exactly is counted follows the published code, read off the numbers of sets that it gives:
+What exactly is counted follows the published code of test-time training (arXiv 2411.07279), in words of our own:
 
 - each set left out, of n demonstrations: n with one missing, n (n - 1) with two; of two demonstrations the latter show
   none at all, and are kept;
