@@ -306,7 +306,7 @@ def grade(
     source: Annotated[Path, typer.Argument(help="answers.jsonl[.gz]: question, gold and prediction on every line")],
     to: Annotated[Path, typer.Option("--out", help="file to write, .jsonl or .jsonl.gz")],
     grader: Annotated[
-        str, typer.Option(help="calibrated, contains, exact, f1, judge or calibrated+judge")
+        str, typer.Option(help="calibrated, contains, exact, f1, grid, judge or calibrated+judge")
     ] = "calibrated",
     no_abstain: Annotated[
         bool, typer.Option("--no-abstain", help="decide what the grader is not sure of, too")
@@ -353,8 +353,10 @@ def recipes() -> None:
     """List the recipes that come with the package."""
     from selfedit.config import list_recipes
 
-    for name, title in list_recipes():
-        out.print(f"{name:13} {title}", markup=False, soft_wrap=True)
+    listed = list_recipes()
+    width = max(len(name) for name, _ in listed)
+    for name, title in listed:
+        out.print(f"{name:{width}}  {title}", markup=False, soft_wrap=True)
 
 
 class _Show(Protocol):
