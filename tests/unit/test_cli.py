@@ -14,6 +14,7 @@ from selfedit.config import list_recipes
 from selfedit.experiment import run as experiment
 from selfedit.report.record import Report
 from selfedit.report.stats import Arm, Pair
+from selfedit.tasks.graders import GRADERS, JUDGED
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
@@ -190,3 +191,11 @@ def test_eval_gives_stdout_to_the_program_that_reads_it(
     assert said.out.startswith(head)
     assert said.out.rstrip().endswith(("}", "</html>"))
     assert "passage" in said.err
+
+
+def test_the_help_of_grade_names_every_grader(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "grade", "--help") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert [name for name in (*GRADERS, *JUDGED) if name not in said.split("--grader")[1]] == []
