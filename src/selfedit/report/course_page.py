@@ -116,6 +116,7 @@ def _draw_curve(axes: Axes, curve: Sequence[RoundPoint], spans: Mapping[str, tup
     """One variant: its seeds, its mean with band and bars. Several: their means with bands, named at their ends."""
     variants = {point.variant: [p for p in curve if p.variant == point.variant] for point in curve}
     highest = 0.0
+    ends: list[tuple[float, str, int, str]] = []
     for number, (name, found) in enumerate(variants.items()):
         color = ACCENT if number == 0 else (INK, QUIET)[(number - 1) % 2]
         rounds = [point.round for point in found]
@@ -126,12 +127,21 @@ def _draw_curve(axes: Axes, curve: Sequence[RoundPoint], spans: Mapping[str, tup
         highest = max([highest, *(top for p in found for top in (*p.by_seed.values, *(spans.get(p.arm) or ())) if top)])
         _draw_mean(axes, rounds, [point.by_seed for point in found], color)
         if name:
-            last = found[-1].by_seed.mean
-            axes.annotate(
-                name, (rounds[-1], (last or 0.0) * 100), (6, 0), textcoords="offset points", va="center", color=color
-            )
-    axes.set_ylim(0, max(10.0, highest * 115))  # a band of two seeds would make everything else flat
+            ends.append(((found[-1].by_seed.mean or 0.0) * 100, name, rounds[-1], color))
+    top = max(10.0, highest * 115)  # a band of two seeds would make everything else flat
+    axes.set_ylim(0, top)
+    ends.sort(key=lambda end: end[0])
+    for height, (_, name, at, color) in zip(apart([end[0] for end in ends], 0.07 * top), ends, strict=True):
+        axes.annotate(name, (at, height), (6, 0), textcoords="offset points", va="center", color=color)
     _frame(axes, sorted({point.round for point in curve}), "accuracy, %")
+
+
+def apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Move rising heights up as far as needed, so that each is at least `gap` above the one before."""
+    moved: list[float] = []
+    for height in heights:
+        moved.append(max(height, moved[-1] + gap) if moved else height)
+    return moved
 
 
 def _draw_bars(

@@ -124,6 +124,7 @@ h2{margin:0 0 .6rem;font-size:1.0625rem;font-weight:650}
 h3{margin:1.5rem 0 .5rem;font-size:1.0625rem}
 h4{margin:0 0 .35rem;font-size:.8125rem;font-weight:600;color:var(--quiet)}
 .scroll{overflow-x:auto}
+@media(min-width:46rem){.scroll{width:max-content;min-width:100%;max-width:calc(100% + (100vw - 47rem)/2)}}
 table{border-collapse:collapse;width:100%;font-size:.875rem;font-variant-numeric:tabular-nums}
 th,td{padding:.4rem 0 .4rem .9rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
 th:first-child{padding-left:0;text-align:left}

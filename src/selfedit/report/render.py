@@ -371,8 +371,11 @@ def _picture(report: Report) -> str:
 
 
 def _draw_arms(axes: Axes, arms: Sequence[Arm]) -> None:
-    line = [(x, arm.accuracy * 100) for x, arm in enumerate(arms) if _is_round(arm.name) and arm.accuracy is not None]
-    if line:
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for x, arm in enumerate(arms):
+        if _is_round(arm.name) and arm.accuracy is not None:
+            lines.setdefault(_variant(arm.name), []).append((x, arm.accuracy * 100))
+    for line in lines.values():
         axes.plot(*zip(*line, strict=True), color=ACCENT, linewidth=1.8, zorder=2)
     for x, arm in enumerate(arms):
         _draw_arm(axes, x, arm)

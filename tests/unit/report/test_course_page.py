@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from selfedit.report.course_page import course_html, course_tables, what_changed
+from selfedit.report.course_page import apart, course_html, course_tables, what_changed
 from selfedit.report.record import Course, LineChange, LineShare, Report, RoundPoint, StageVariety
 from selfedit.report.render import headline, render_table, write_report
 from selfedit.report.stats import Arm, Pair, Paired, by_seed
@@ -160,3 +160,8 @@ def test_a_kind_of_line_that_one_writer_alone_wrote_is_a_gap_in_the_others_row(t
     alone = LineShare("judged", "empty", "round-2", 0.02, (0.0, 0.04), 0.1, 84)
     text = page(tmp_path, replace(REPORT, course=replace(COURSE, lines=(*LINES, alone))))
     assert re.search(r'<th scope="row">round-0</th>(<td>.*?</td>){2}<td>\N{EN DASH}</td>', text)
+
+
+def test_names_at_the_ends_of_curves_keep_apart() -> None:
+    assert apart([1.0, 1.5, 9.0], 2.0) == [1.0, 3.0, 9.0]
+    assert apart([], 2.0) == []

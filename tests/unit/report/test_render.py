@@ -7,11 +7,13 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from selfedit.report.record import EditPair, KindArm, Report
-from selfedit.report.render import headline, render_one_table, render_table, write_report
+from selfedit.report.render import _draw_arms, headline, render_one_table, render_table, write_report
 from selfedit.report.stats import Arm, Pair
 
 ARMS = (
@@ -246,3 +248,10 @@ def test_what_was_left_out_is_counted_on_the_page_and_complete_in_the_json(tmp_p
     assert "7 left out: row 0 is empty" in text
     assert "row 6" not in text
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["left_out"] == list(sentences)
+
+
+def test_the_picture_joins_the_rounds_of_a_variant_and_of_no_other() -> None:
+    names = ["base a", "round-0 a", "round-1 a", "base b", "round-0 b", "round-1 b"]
+    axes = Figure().subplots()
+    _draw_arms(axes, [Arm(name, 0.1 * i, None, 5, 9, 0) for i, name in enumerate(names)])
+    assert [np.asarray(line.get_xdata()).tolist() for line in axes.lines] == [[1, 2], [4, 5]]
