@@ -58,7 +58,8 @@ def normalise(text: str) -> list[str]:
     """Split into SQuAD's tokens. Where articles or punctuation are all there is, they are the tokens; blank: []."""
     lowered = unicodedata.normalize("NFC", text).replace("\N{MINUS SIGN}", "-").lower()
     kept = {match.end() - 1 for match in _NUMBER_SIGN.finditer(lowered)}
-    words = "".join(c for i, c in enumerate(lowered) if i in kept or not _is_punctuation(c)).split()
+    left = "".join(c for i, c in enumerate(lowered) if i in kept or not _is_punctuation(c))
+    words = unicodedata.normalize("NFC", left).split()  # again: an accent may have come to stand behind another letter
     return [word for word in words if word not in ARTICLES] or words or lowered.split()
 
 

@@ -3,7 +3,7 @@
 import string
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from selfedit.errors import ConfigError
@@ -82,6 +82,7 @@ def test_f1_is_symmetric_and_exact_match_is_where_it_needs_both(gold: str, answe
 
 
 @settings(deadline=None)
+@example("c:\u0327")
 @given(words)
 def test_normalising_twice_changes_nothing(text: str) -> None:
     assert normalise(" ".join(normalise(text))) == normalise(text)
