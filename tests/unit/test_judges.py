@@ -72,7 +72,7 @@ def test_an_answer_that_stands_twice_in_a_batch_is_asked_about_once(
 
 def test_calls_run_at_once_up_to_the_limit_and_marks_keep_their_order(service: Service, tmp_path: Path) -> None:
     def slow(body: dict[str, Any]) -> Reply:
-        time.sleep(0.3 if student(body) == "Mira 0" else 0.05)
+        time.sleep(0.4 if student(body) == "Mira 0" else 0.15)
         return says_yes_to_mira(body)
 
     service.reply = slow
@@ -114,14 +114,14 @@ def test_one_call_that_fails_takes_no_other_with_it(service: Service, judge: Jud
 
 def test_a_judge_that_is_too_slow_is_not_waited_for(service: Service, tmp_path: Path) -> None:
     def slow(body: dict[str, Any]) -> Reply:
-        time.sleep(0.6 if student(body) == "Bo" else 0)
+        time.sleep(2.5 if student(body) == "Bo" else 0)
         return says_yes_to_mira(body)
 
     service.reply = slow
-    judge = JudgeSettings("m", service.url, timeout_s=0.3, retries=0)
+    judge = JudgeSettings("m", service.url, timeout_s=1.5, retries=0)
     good, bad = open_grader("judge", judge, tmp_path)([ASKED] * 2, ["Mira", "Bo"])
     assert (good.value, bad.value, bad.is_lost) == (1.0, None, True)
-    assert "no answer within 0.3 s" in bad.why
+    assert "no answer within 1.5 s" in bad.why
 
 
 def test_a_server_that_limits_is_asked_again_before_it_is_given_up(service: Service, tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_results_keep_the_order_of_the_jobs_whichever_is_answered_first(service:
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_no_more_requests_run_at_once_than_allowed(service: Service, opened: Open, concurrency: int) -> None:
     def slow(body: dict[str, Any]) -> Reply:
-        time.sleep(0.05)
+        time.sleep(0.15)
         return 200, chat("text")
 
     service.reply = slow
