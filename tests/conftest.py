@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("selfedit", deadline=None)  # a loaded machine is no failure
+# A loaded machine is no failure.
+settings.register_profile("selfedit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("selfedit")
 
 CORPUS = [
