@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
 
 from selfedit.engine.base import SampleJob
+from selfedit.experiment import run as experiment
 from selfedit.tasks.exams import exam_prompt, write_exam
 from selfedit.types import Question, Sample, Task
 from tests.unit.conftest import FakeEngine
@@ -49,3 +53,31 @@ class ExaminingEngine(FakeEngine):
             q.answer for task in self.tasks for q in task.questions if q.question in prompt and q.answer in self.heard
         ]
         return known[0] if known else super()._reply(prompt, adapter)  # type: ignore[arg-type]
+
+
+def open_examiners(monkeypatch: pytest.MonkeyPatch, tasks: Sequence[Task]) -> list[ExaminingEngine]:
+    """Let experiments run one seed after another on engines that know `tasks`; return those that were opened."""
+    opened: list[ExaminingEngine] = []
+
+    def open_fake(name: str, model: str, device: str) -> ExaminingEngine:
+        opened.append(ExaminingEngine(tasks))
+        return opened[-1]
+
+    monkeypatch.setattr(experiment, "open_backend", open_fake)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr("os.fsync", lambda file: None)
+    return opened
+
+
+def write_notes(folder: Path, tasks: Sequence[Task]) -> Path:
+    """Write tasks as a user's folder of documents, with the questions that they have."""
+    folder.mkdir(exist_ok=True)
+    for task in tasks:
+        (folder / f"{task.id}.md").write_text(f"# {task.title}\n\n{task.context}\n")
+    rows = [
+        f'{{"question": "{q.question}", "answer": "{q.answer}", "source": "{task.id}.md"}}\n'
+        for task in tasks
+        for q in task.questions
+    ]
+    (folder / "questions.jsonl").write_text("".join(rows))
+    return folder

@@ -14,7 +14,7 @@ from selfedit.report.render import as_html, as_json, render_table
 from selfedit.runs import read_exams, read_trials
 from selfedit.types import Exam, ExamSettings, OuterSettings, SampleSettings, Task
 from tests.unit.conftest import NOUNS, make_task
-from tests.unit.examining import ExaminingEngine, unasked
+from tests.unit.examining import ExaminingEngine, open_examiners, unasked, write_notes
 
 TASKS = [make_task(f"T{i}", (*NOUNS, "tower")) for i in range(9)]  # three visible questions, two hidden ones
 RECIPE = Recipe(
@@ -32,29 +32,11 @@ RECIPE = Recipe(
 
 @pytest.fixture(autouse=True)
 def engines(monkeypatch: pytest.MonkeyPatch) -> list[ExaminingEngine]:
-    opened: list[ExaminingEngine] = []
-
-    def open_fake(name: str, model: str, device: str) -> ExaminingEngine:
-        opened.append(ExaminingEngine(TASKS))
-        return opened[-1]
-
-    monkeypatch.setattr(experiment, "open_backend", open_fake)
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
-    monkeypatch.setattr("os.fsync", lambda file: None)
-    return opened
+    return open_examiners(monkeypatch, TASKS)
 
 
 def ran(folder: Path, tasks: list[Task], **changes: object) -> Report:
-    notes = folder / "notes"
-    notes.mkdir()
-    for task in tasks:
-        (notes / f"{task.id}.md").write_text(f"# {task.title}\n\n{task.context}\n")
-    rows = [
-        f'{{"question": "{q.question}", "answer": "{q.answer}", "source": "{task.id}.md"}}\n'
-        for task in tasks
-        for q in task.questions
-    ]
-    (notes / "questions.jsonl").write_text("".join(rows))
+    notes = write_notes(folder / "notes", tasks)
     recipe = replace(RECIPE, data=str(notes), domain="documents", **changes)  # type: ignore[arg-type]
     return run_experiment(recipe, folder / "run", "cpu")
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from selfedit.experiment import run as experiment
 from selfedit.experiment.run import run_experiment
 from selfedit.experiment.spread_results import spread_comparisons
 from selfedit.loop.weak import held, paths_in
@@ -16,7 +15,7 @@ from selfedit.report.render import as_html, headline
 from selfedit.runs import read_drawn, read_exams, read_trials
 from selfedit.types import ExamSettings, OuterSettings, SampleSettings, Task
 from tests.unit.conftest import NOUNS, make_task
-from tests.unit.examining import ExaminingEngine, unasked
+from tests.unit.examining import ExaminingEngine, open_examiners, unasked, write_notes
 
 TASKS = [make_task(f"T{i}", (*NOUNS, "tower", "well")) for i in range(6)]
 RECIPE = Recipe(
@@ -35,29 +34,11 @@ ARMS = ["base", "first-pass", "even-1", "even-2", "weak-1", "weak-2"]
 
 @pytest.fixture(autouse=True)
 def engines(monkeypatch: pytest.MonkeyPatch) -> list[ExaminingEngine]:
-    opened: list[ExaminingEngine] = []
-
-    def open_fake(name: str, model: str, device: str) -> ExaminingEngine:
-        opened.append(ExaminingEngine(TASKS))
-        return opened[-1]
-
-    monkeypatch.setattr(experiment, "open_backend", open_fake)
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
-    monkeypatch.setattr("os.fsync", lambda file: None)
-    return opened
+    return open_examiners(monkeypatch, TASKS)
 
 
 def ran(folder: Path, tasks: Sequence[Task], **changes: object) -> Report:
-    notes = folder / "notes"
-    notes.mkdir(exist_ok=True)
-    for task in tasks:
-        (notes / f"{task.id}.md").write_text(f"# {task.title}\n\n{task.context}\n")
-    rows = [
-        f'{{"question": "{q.question}", "answer": "{q.answer}", "source": "{task.id}.md"}}\n'
-        for task in tasks
-        for q in task.questions
-    ]
-    (notes / "questions.jsonl").write_text("".join(rows))
+    notes = write_notes(folder / "notes", tasks)
     recipe = replace(RECIPE, data=str(notes), domain="documents", **changes)  # type: ignore[arg-type]
     return run_experiment(recipe, folder / "run", "cpu")
 

@@ -39,6 +39,7 @@ from selfedit.types import (
     Trial,
 )
 from tests.unit.conftest import FakeEngine, Fault, make_tasks, plain
+from tests.unit.rounds import noted, rounds_in
 
 TASKS = make_tasks(6)
 CFG = OuterSettings(rounds=3, tasks=2, repeats=2, select="best-of-n")
@@ -75,17 +76,6 @@ def run(
 
 def trials_in(events: Sequence[Event]) -> list[Trial]:
     return [plain(event) for event in events if isinstance(event, Trial)]
-
-
-def rounds_in(events: Sequence[Event]) -> list[Round]:
-    return [event for event in events if isinstance(event, Round)]
-
-
-def noted(events: Sequence[Event]) -> Known:
-    known = Known()
-    for event in events:
-        known.note(event)
-    return known
 
 
 def whole() -> FakeEngine:

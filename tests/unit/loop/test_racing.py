@@ -8,27 +8,20 @@ from dataclasses import replace
 
 import pytest
 
-from selfedit.loop.algorithms import rest_em
 from selfedit.loop.inner import Measured, Unit
-from selfedit.loop.outer import Event, Known, Lab, Round, improve
+from selfedit.loop.outer import Event, Known, improve
 from selfedit.loop.racing import count_loops, n_kept, of_finalists, race, sum_up
 from selfedit.loop.rewards import Outcome, Reward, accuracy
-from selfedit.tasks.graders import load_grader
-from selfedit.tasks.knowledge import over_documents
 from selfedit.types import (
     Adapter,
-    Datum,
-    ExamSettings,
     OuterSettings,
     RaceSettings,
-    Rollout,
     Sample,
-    SampleSettings,
     Task,
-    TrainSettings,
     Trial,
 )
 from tests.unit.conftest import FakeEngine, Fault, make_tasks, plain
+from tests.unit.rounds import Taking, lab, noted, rounds_in
 
 TASKS = make_tasks(6)
 CFG = OuterSettings(rounds=2, tasks=3, repeats=3, select="best-of-n")
@@ -187,22 +180,6 @@ def test_a_finalist_of_one_task_is_not_measured_by_the_heats_of_another() -> Non
 # ── in the rounds ──
 
 
-class Taking:
-    """An algorithm that keeps the groups it was given, and imitates the best of each."""
-
-    def __init__(self) -> None:
-        self.groups: list[list[list[Rollout]]] = []
-
-    def __call__(self, groups_PG: Sequence[Sequence[Rollout]]) -> list[Datum]:
-        self.groups.append([list(group) for group in groups_PG])
-        return rest_em(groups_PG, "best-of-n")
-
-
-def lab(engine: FakeEngine, edits: int = 5) -> Lab:
-    domain = over_documents(TASKS, "implications", TrainSettings())
-    return Lab(domain, engine, load_grader("exact"), SampleSettings(edits=edits), ExamSettings(), 7)
-
-
 def run(
     cfg: OuterSettings, engine: FakeEngine | None = None, known: Known | None = None, algorithm: Taking | None = None
 ) -> list[Event]:
@@ -212,10 +189,6 @@ def run(
 
 def trials_in(events: Sequence[Event]) -> list[Trial]:
     return [plain(event) for event in events if isinstance(event, Trial)]
-
-
-def rounds_in(events: Sequence[Event]) -> list[Round]:
-    return [event for event in events if isinstance(event, Round)]
 
 
 def test_the_trials_of_a_race_are_trials_of_the_full_measurement() -> None:
@@ -230,10 +203,7 @@ def test_the_trials_of_a_race_are_trials_of_the_full_measurement() -> None:
 def test_a_race_drawn_from_a_full_ledger_is_the_race_that_was_run() -> None:
     cfg = replace(CFG, rounds=1)
     full = run(cfg)
-    known = Known()
-    for event in full:
-        known.note(event)
-    read = run(raced(cfg=cfg), known=known)
+    read = run(raced(cfg=cfg), known=noted(full))
     assert trials_in(read) == []
     assert rounds_in(read) == rounds_in(run(raced(cfg=cfg)))
 

@@ -7,44 +7,22 @@ from dataclasses import replace
 import pytest
 
 from selfedit.errors import RunError
-from selfedit.loop.algorithms import rest_em
-from selfedit.loop.outer import Event, Known, Lab, Round, Wrote, improve, n_tried
+from selfedit.loop.outer import Event, Known, Lab, Wrote, improve, n_tried
 from selfedit.loop.rewards import Outcome, accuracy, rubric
 from selfedit.loop.rollouts import rewarded
-from selfedit.tasks.graders import load_grader
-from selfedit.tasks.knowledge import over_documents
 from selfedit.types import (
-    Datum,
-    ExamSettings,
     Failure,
     OuterSettings,
     RewardSettings,
-    Rollout,
     SampleSettings,
     Task,
-    TrainSettings,
     Trial,
 )
 from tests.unit.conftest import FakeEngine, make_tasks
+from tests.unit.rounds import Taking, lab, noted, rounds_in
 
 TASKS = make_tasks(6)
 CFG = OuterSettings(rounds=2, tasks=3, repeats=2, terms=RewardSettings(measured=0.4))
-
-
-class Taking:
-    """An algorithm that keeps the groups it was given, and imitates the best of each."""
-
-    def __init__(self) -> None:
-        self.groups: list[list[list[Rollout]]] = []
-
-    def __call__(self, groups_PG: Sequence[Sequence[Rollout]]) -> list[Datum]:
-        self.groups.append([list(group) for group in groups_PG])
-        return rest_em(groups_PG, "best-of-n")
-
-
-def lab(engine: FakeEngine, edits: int = 5) -> Lab:
-    domain = over_documents(TASKS, "implications", TrainSettings())
-    return Lab(domain, engine, load_grader("exact"), SampleSettings(edits=edits), ExamSettings(), 7)
 
 
 def run(lab: Lab, algorithm: Taking, known: Known | None = None) -> list[Event]:
@@ -53,17 +31,6 @@ def run(lab: Lab, algorithm: Taking, known: Known | None = None) -> list[Event]:
 
 def trials_in(events: Sequence[Event]) -> list[Trial]:
     return [event for event in events if isinstance(event, Trial)]
-
-
-def rounds_in(events: Sequence[Event]) -> list[Round]:
-    return [event for event in events if isinstance(event, Round)]
-
-
-def noted(events: Sequence[Event]) -> Known:
-    known = Known()
-    for event in events:
-        known.note(event)
-    return known
 
 
 # ── a reward that fails ──
