@@ -53,13 +53,20 @@ TABLE = (
     Rule(5, ("integrations",), (*SERVICE, "experiment.rewarding", "experiment.plans", "engine.base"), own_folder=True),
     Rule(5, ("report.render",), (*SERVICE, "report.page", "report.agreement_page", "report.course_page")),
     Rule(5, ("report.agreement_page",), ("types", "errors", "report.page", "report.agreement")),
-    Rule(5, ("report.course_page",), ("types", "errors", "report.page", "report.record", "report.stats")),
+    Rule(
+        5, ("report.course_page",), ("types", "errors", "report.page", "report.lines", "report.record", "report.stats")
+    ),
     Rule(5, ("report.replay", "report.graded", "report.replay_page", "report.replay_words"), (*SERVICE, "report")),
     Rule(5, ("report.page", "report.grids"), ("types", "errors")),
     Rule(
         5,
         ("recipes.pup",),
         ("types", "errors", "tasks", "engine", "recipes.pup"),
+    ),
+    Rule(
+        5,
+        ("recipes.pup_grid",),
+        ("types", "errors", "tasks", "engine", "recipes.pup", "recipes.pup_grid"),
     ),
     Rule(
         5,
@@ -81,6 +88,64 @@ TABLE = (
         5,
         ("recipes.racing",),
         ("types", "recipe", "errors", "loop", "experiment", "runs", "report.stats"),
+    ),
+    Rule(
+        5,
+        ("recipes.forgetting",),
+        (
+            "types",
+            "recipe",
+            "errors",
+            "config",
+            "tasks",
+            "engine.base",
+            "loop",
+            "experiment",
+            "runs",
+            "report.stats",
+            "report.page",
+            "recipes.forgetting",
+            "recipes.pretrain.statements",
+        ),
+    ),
+    Rule(
+        5,
+        ("recipes.settings",),
+        (
+            "types",
+            "recipe",
+            "errors",
+            "tasks",
+            "engine.base",
+            "loop",
+            "experiment",
+            "judges",
+            "runs",
+            "report.stats",
+            "report.render",
+            "recipes.settings",
+        ),
+    ),
+    Rule(
+        5,
+        ("recipes.distil",),
+        ("types", "recipe", "errors", "tasks", "engine.base", "loop", "runs", "report.stats"),
+        own_folder=True,
+    ),
+    Rule(
+        5,
+        ("recipes.thinking",),
+        (
+            "types",
+            "recipe",
+            "errors",
+            "tasks",
+            "engine.base",
+            "loop.inner",
+            "runs",
+            "report.stats",
+            "recipes.thinking",
+        ),
     ),
     Rule(5, ("recipes.grader",), ("types", "errors", "tasks", "recipes.grader")),
     Rule(4, ("workspace", "experiment", "writing", "grading", "judges"), EVERYTHING),
@@ -130,7 +195,7 @@ TABLE = (
     Rule(0, ("config",), ("types", "recipe", "errors")),
 )
 
-MODELS = ("engine", "recipes.pup")
+MODELS = ("engine", "recipes.pup", "recipes.pup_grid")
 PAGES = (
     "report.grids",
     "report.page",
@@ -138,6 +203,7 @@ PAGES = (
     "report.agreement_page",
     "report.course_page",
     "report.replay_page",
+    "recipes.forgetting.page",
 )
 HOMES = {
     "torch": MODELS,

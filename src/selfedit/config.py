@@ -31,6 +31,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from selfedit.errors import ConfigError, near_miss
 from selfedit.recipe import Recipe, recipe_hash
+from selfedit.types import LARGEST_RATE, MOST_EPOCHS
 
 __all__ = ["ARMS", "list_recipes", "load_recipe", "recipe_hash", "resolved", "variants", "varied_key"]
 
@@ -324,6 +325,11 @@ def _at_least(least: int) -> _Check:
     return lambda value: bool(least <= value < math.inf), f"at least {least}"
 
 
+def _is_worded(rate: float) -> bool:
+    """Say whether a learning rate is one that a line of six digits can name."""
+    return 0 < rate <= LARGEST_RATE and float(f"{rate:g}") == rate
+
+
 def _is_targets(value: str | list[str]) -> bool:
     return value in ("all-linear", "default") if isinstance(value, str) else bool(value)
 
@@ -363,6 +369,14 @@ _CHECKS: dict[str, _Check] = {
     "judge.timeout_s": _POSITIVE,
     "judge.retries": _at_least(0),
     "exam.draws": _at_least(1),
+    "menu.learning_rates": (
+        lambda rates: len(set(rates)) == len(rates) and all(_is_worded(rate) for rate in rates),
+        f"different numbers above 0, at most {LARGEST_RATE:g}, of at most six digits",
+    ),
+    "menu.epochs": (
+        lambda epochs: len(set(epochs)) == len(epochs) and all(1 <= each <= MOST_EPOCHS for each in epochs),
+        f"different whole numbers from 1 to {MOST_EPOCHS}",
+    ),
     "outer.rounds": _at_least(0),
     "outer.patience": _at_least(0),
     "outer.tasks": _at_least(1),
@@ -374,6 +388,10 @@ _CHECKS: dict[str, _Check] = {
     "outer.terms.forbidden": _at_least(0),
     "outer.terms.measured": (lambda value: 0 < value <= 1, "a fraction above 0, at most 1"),
     **{f"inner.{key}": check for key, check in _TRAIN.items()},
+    **{
+        f"{train}.divergence": (lambda value: value == "forward", '"forward": no teacher is there to be followed')
+        for train in ("inner", "outer.train")
+    },
     "inner.kl": (lambda value: value == 0, "0: there is no policy that a learner should stay near"),
     **{f"outer.train.{key}": check for key, check in _TRAIN.items()},
 }
@@ -386,6 +404,7 @@ def _check(recipe: Recipe, layers: Sequence[_Layer]) -> None:
             raise _wrong(key, values[key], expected, layers)
     if recipe.eval_tasks % recipe.together:  # groups that stay what they are when a run is extended
         raise _wrong("together", recipe.together, f"a divisor of eval_tasks, which is {recipe.eval_tasks}", layers)
+    _check_menu(recipe, layers)
     _check_writer(recipe)
     _check_judge(recipe)
     if {"even", "weak"} & set(recipe.arms) and recipe.exam.questions != "self-made":
@@ -394,6 +413,19 @@ def _check(recipe: Recipe, layers: Sequence[_Layer]) -> None:
     if recipe.outer.rounds:
         _check_groups(recipe, layers)
         _check_race(recipe, layers)
+
+
+def _check_menu(recipe: Recipe, layers: Sequence[_Layer]) -> None:
+    """A menu offers both or nothing, and one adapter cannot follow the choices of several self-edits."""
+    for key, other in (("learning_rates", "epochs"), ("epochs", "learning_rates")):
+        if getattr(recipe.menu, other) and not getattr(recipe.menu, key):
+            raise _wrong(f"menu.{key}", [], f"some, as menu.{other} has", layers)
+    if recipe.menu.is_offered and recipe.together > 1:
+        raise _wrong("together", recipe.together, "1, as every self-edit chooses for an update of its own", layers)
+    if recipe.menu.is_offered and (joint := {"even", "weak"} & set(recipe.arms)):
+        raise ConfigError(
+            f"the arm {min(joint)!r} trains on several self-edits at once; leave it out, or leave out menu"
+        )
 
 
 def _check_groups(recipe: Recipe, layers: Sequence[_Layer]) -> None:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from selfedit.types import (
     ExamSettings,
     JudgeSettings,
+    MenuSettings,
     OuterSettings,
     RaceSettings,
     RewardSettings,
@@ -32,7 +33,8 @@ class Recipe:
     `model` is "pup", a local path or a hub id; `domain` and `format` name what is learned and how the writer is asked;
     `template` is a prompt of the user's own in place of the format's, with {title} and {passage} in it: in a recipe
     file the path of its text, in this record the text. `split_lines` makes every line of a self-edit a training
-    sequence of its own.
+    sequence of its own. With a `menu` the last line of a self-edit chooses learning rate and epochs for its update, in
+    place of those of `inner`.
 
     `data` is a file, folder or hub id to take the tasks from (`data_split` of it, where a hub id has several), in place
     of a domain's own; `completions` a file of self-edits made elsewhere; with `skip_bad`, what cannot be used of either
@@ -63,6 +65,7 @@ class Recipe:
     format: str = "rewrite"
     template: str = ""
     split_lines: bool = True
+    menu: MenuSettings = MenuSettings()
     data: str = ""
     data_split: str = ""
     completions: str = ""
@@ -124,13 +127,16 @@ CAME_LATER: Mapping[str, Any] = {
     "exam.draws": 6,
     "exam.questions": "given",
     "inner.clip_ratio": 0.2,
+    "inner.divergence": "forward",
     "inner.kl": 0.0,
+    "menu": asdict(MenuSettings()),
     "outer.keep": 1,
     "outer.merge": False,
     "outer.race": asdict(RaceSettings()),
     "outer.reward": "accuracy",
     "outer.terms": asdict(RewardSettings()),
     "outer.train.clip_ratio": 0.2,
+    "outer.train.divergence": "forward",
     "outer.train.kl": 0.0,
 }
 

@@ -14,13 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from statistics import fmean
 from typing import Any, ClassVar, Literal
 
 Stage = Literal["propose", "parse", "encode", "train", "answer", "grade", "probe", "reward"]
 Schedule = Literal["constant", "linear", "cosine"]
 Selection = Literal["improves", "best-of-n", "all-positive"]
+Divergence = Literal["forward", "reverse"]
 Role = Literal["exam", "hidden", "given", "forbidden"]
+
+LARGEST_RATE = 0.1  # that a self-edit may choose for its own update
+MOST_EPOCHS = 100
+CHOSEN = ("learning_rate", "epochs", "steps")  # measures of a trial whose self-edit chose them
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +102,11 @@ class TrainSettings:
     pads every sequence with end-of-sequence labels that count in the loss, up to the smaller of `pad_to` and the
     model's context: what SEAL's code does with 2048. 0 leaves padding out of the loss and keeps one such label.
 
-    The last two are for reinforcement. `clip_ratio` is how far the probability of a token may move from what it was
-    when the token was drawn before its advantage no longer counts, as a fraction (0: any distance), in data that bring
-    their old log-probabilities; `kl` weighs the divergence from the first writer.
+    `divergence` says how far a student is from its teacher, for data with `soft` targets: "forward" is KL(teacher ‖
+    student), "reverse" KL(student ‖ teacher). The other two are for reinforcement. `clip_ratio` is how far the
+    probability of a token may move from what it was when the token was drawn before its advantage no longer counts, as
+    a fraction (0: any distance), in data that bring their old log-probabilities; `kl` weighs the divergence from the
+    first writer.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -119,6 +127,7 @@ class TrainSettings:
     pad_to: int = 0
     clip_ratio: float = 0.2
     kl: float = 0.0
+    divergence: Divergence = "forward"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +140,25 @@ class SampleSettings:
     temperature: float = 1.0
     top_p: float = 0.95
     max_tokens: int = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class MenuSettings:
+    """What a self-edit on a passage may choose for its own update: one of the `learning_rates`, one number of `epochs`.
+
+    Both are empty where the writer is not asked; a format that asks by itself then takes any rate up to `LARGEST_RATE`
+    and up to `MOST_EPOCHS`.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    learning_rates: tuple[float, ...] = ()
+    epochs: tuple[int, ...] = ()
+
+    @property
+    def is_offered(self) -> bool:
+        """Say whether there is anything to choose from."""
+        return bool(self.learning_rates and self.epochs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +294,8 @@ class OuterSettings:
 class SelfEdit:
     """A parsed self-edit: the texts to train on, and the settings where the format lets the model choose them.
 
-    `n_copied` lines were left out, since they copied a question of the exam that the model wrote itself.
+    `n_copied` lines were left out, since they copied a question of the exam that the model wrote itself. `has_chosen`:
+    learning rate and epochs are the model's own choice.
     """
 
     task_id: str
@@ -274,6 +303,30 @@ class SelfEdit:
     examples: tuple[Example, ...]
     train: TrainSettings
     n_copied: int = 0
+    has_chosen: bool = False
+
+    @property
+    def steps(self) -> int:
+        """The optimizer steps of its update."""
+        return self.train.epochs * ceil(len(self.examples) / self.train.batch_size)
+
+    @property
+    def chosen(self) -> dict[str, float | None]:
+        """The model's choice and the steps that it comes to, by the names in `CHOSEN`; nothing where it had none."""
+        values = (self.train.learning_rate, float(self.train.epochs), float(self.steps))
+        return dict(zip(CHOSEN, values, strict=True)) if self.has_chosen else {}
+
+
+@dataclass(frozen=True, slots=True)
+class SoftTargets:
+    """What a teacher expects at each of T positions: its k likeliest tokens and their natural log-probabilities.
+
+    `tokens[t]` and `logprobs[t]` are of the prediction *of* position t, each of one length, which is the k of that
+    position; empty where nothing is told. The mass that they leave is the teacher's on "any other token", as one event.
+    """
+
+    tokens: tuple[tuple[int, ...], ...]
+    logprobs: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,13 +336,16 @@ class Datum:
     `weights[t]` belongs to the prediction *of* `tokens[t]`, so `weights[0]` never counts. `logprobs` [T] are those of
     the policy that drew the tokens: with them the weights are advantages of a clipped ratio to that policy, without
     them of the plain logarithm (`engine.losses`). `reference` [T] are those of a policy to stay near, where
-    `TrainSettings.kl` asks for it. Neither is looked at where the weight is 0.
+    `TrainSettings.kl` asks for it. With `soft` targets the student is drawn to a teacher's distribution by
+    `TrainSettings.divergence`, and to the token itself where they are empty. None of them is looked at where the weight
+    is 0.
     """
 
     tokens: tuple[int, ...]
     weights: tuple[float, ...]
     logprobs: tuple[float, ...] | None = None
     reference: tuple[float, ...] | None = None
+    soft: SoftTargets | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +394,8 @@ class Trial:
     `sample` is None where nothing was written, or where several self-edits were trained on at once. `reward` is the
     mean mark after the update and `baseline` the one before it, over the questions of the role "exam", in [0, 1]; None
     where nothing could be measured. An edit of the model's that cannot be used is a real 0 with `failure.stage`
-    "parse". `cost` holds seconds by phase, `measures` what else the outer loop's reward needed, by name.
+    "parse". `cost` holds seconds by phase, `measures` what else the outer loop's reward needed, by name, and what the
+    self-edit chose for its update.
     """
 
     key: str

@@ -24,7 +24,7 @@ from itertools import islice
 from pathlib import Path
 
 from selfedit.engine.base import AnswerJob, Backend, open_backend
-from selfedit.errors import InputError, RunError
+from selfedit.errors import ConfigError, InputError, RunError
 from selfedit.judges import check_grader, open_grader
 from selfedit.loop.exams import fix_exams
 from selfedit.loop.inner import examine, is_bad_edit, seed_of
@@ -105,6 +105,11 @@ class Workspace:
         for a document that cannot be cut to the model's context, `ModelError` for a judge that does not answer.
         """
         check_grader(recipe.exam.grader, recipe.judge)
+        if recipe.menu.is_offered:
+            raise ConfigError(
+                "a lesson is one update on all that was written, which cannot follow what each self-edit chooses; "
+                "leave out menu, and set inner.learning_rate and inner.epochs"
+            )
         under = self._current()
         cut = {task.id: self._cut(task, recipe) for task in documents.tasks}
         pieces = [piece for each in cut.values() for piece in each]

@@ -132,7 +132,9 @@ def write_corpus(job: Job, device: str = "auto", progress: Progress | None = Non
     if not tasks:
         raise InputError(f"shard {job.shard[0]} of {job.shard[1]} has none of the {len(job.documents.tasks)} sources")
     writers = open_writers(job.recipe, None, find_device(device))
-    domain = over_documents(tasks, job.recipe.format, job.recipe.inner, job.recipe.split_lines, job.recipe.template)
+    domain = over_documents(
+        tasks, job.recipe.format, job.recipe.inner, job.recipe.split_lines, job.recipe.template, job.recipe.menu
+    )
     with _open_output(job, writers) as output:
         totals = output.totals
         missing = [task for task in tasks if _key(task) not in output.done]

@@ -108,6 +108,16 @@ def test_a_recipe_on_squad_runs_on_a_data_set_of_the_users(
             ["base", "passage", "round-0", "round-1", "shuffled-reward"],
         ),
         (
+            "world-teacher",
+            ["writer.model=pup", "outer.rounds=1", "outer.tasks=2", "seeds=1"],
+            ["base", "passage", "round-0", "round-1"],
+        ),
+        (
+            "world-learner",
+            ["outer.rounds=1", "outer.tasks=2", "seeds=1"],
+            ["base", "passage", *(f"{arm} {who}" for who in ("base", "writer") for arm in ("round-0", "round-1"))],
+        ),
+        (
             "world-exams",
             ["outer.rounds=1", "outer.tasks=2", "seeds=1", "sample.max_tokens=300", "exam.max_tokens=24"],
             [f"{arm} {exam}" for exam in ("given", "self-made") for arm in ("base", "round-0", "round-1")],

@@ -22,6 +22,7 @@ from selfedit.types import (
     Failure,
     Question,
     Sample,
+    SoftTargets,
     Stage,
     Task,
     TrainJob,
@@ -137,6 +138,9 @@ class FakeEngine:
 
     def logprobs(self, data: Sequence[Datum], adapter: Adapter | None = None) -> list[list[float]]:
         return [[-1.0] * len(datum.tokens) for datum in data]
+
+    def top_logprobs(self, data: Sequence[Datum], k: int, adapter: Adapter | None = None) -> list[SoftTargets]:
+        return [SoftTargets(tuple((t,) for t in d.tokens), ((0.0,),) * len(d.tokens)) for d in data]
 
     def merge(self, adapter: Adapter) -> Adapter:
         merged = Adapter(f"merged-{adapter.id}", self.base, None, 0)

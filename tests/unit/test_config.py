@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from functools import reduce
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from selfedit.config import ARMS, list_recipes, load_recipe, resolved
 from selfedit.errors import ConfigError
 from selfedit.recipe import CAME_LATER, Recipe, recipe_hash
-from selfedit.types import OuterSettings, TrainSettings
+from selfedit.types import MenuSettings, OuterSettings, TrainSettings
 
 
 def refusal(name: str, *overrides: str) -> str:
@@ -386,7 +387,7 @@ def test_a_run_from_before_keys_came_can_be_gone_on_with() -> None:
     assert recipe_hash(Recipe()) == "6d18066b3d57"  # as it was without any of them
 
 
-_WITHIN = {"terms": {"lost": 9.0}, "race": {"by": "learnt"}}
+_WITHIN = {"terms": {"lost": 9.0}, "race": {"by": "learnt"}, "menu": {"epochs": (3,)}}
 
 
 @pytest.mark.parametrize("key", sorted(CAME_LATER))
@@ -394,7 +395,7 @@ def test_a_key_that_came_later_is_part_of_the_hash_once_it_says_something_new(ke
     plain = resolved(Recipe())
     *tables, name = key.split(".")
     table = reduce(lambda at, part: at[part], tables, plain)
-    assert table[name] == CAME_LATER[key]
+    assert table[name] == json.loads(json.dumps(CAME_LATER[key]))
     other = {bool: True, str: "other", int: 9, float: 0.5, dict: _WITHIN.get(name)}[type(table[name])]
     records: Any = Recipe()
     changed = reduce(lambda inner, part: {part: inner}, reversed(tables), {name: other})
@@ -419,6 +420,40 @@ def test_a_resolved_recipe_is_plain_and_complete() -> None:
     assert plain["arms"] == ["base", "passage", "rounds"]
     assert plain["outer"]["train"]["rank"] == 64
     assert plain["inner"]["weight_decay"] == 0.0
+
+
+# ── menus ──
+
+
+def test_a_menu_is_read_from_a_file_and_from_the_command_line(tmp_path: Path) -> None:
+    menu = MenuSettings((1e-3, 0.1), (1, 100))
+    assert load_recipe(written(tmp_path, "menu = { learning_rates = [1e-3, 0.1], epochs = [1, 100] }")).menu == menu
+    assert load_recipe("clean", ["menu.learning_rates=[1e-3,0.1]", "menu.epochs=[1,100]"]).menu == menu
+    assert not load_recipe("clean").menu.is_offered
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (("menu.learning_rates=[0.2]", "menu.epochs=[3]"), "expected different numbers above 0, at most 0.1, of at"),
+        (("menu.learning_rates=[0]", "menu.epochs=[3]"), "'menu.learning_rates'"),
+        (("menu.learning_rates=[1e-3,1e-3]", "menu.epochs=[3]"), "'menu.learning_rates'"),
+        (("menu.learning_rates=[0.012345678]", "menu.epochs=[3]"), "of at most six digits"),
+        (("menu.learning_rates=[1e-3]", "menu.epochs=[0]"), "expected different whole numbers from 1 to 100"),
+        (("menu.learning_rates=[1e-3]", "menu.epochs=[101]"), "'menu.epochs'"),
+        (("menu.learning_rates=[1e-3]", "menu.epochs=[3,3]"), "'menu.epochs'"),
+        (("menu.learning_rates=[1e-3]", "menu.epochs=[2.5]"), "'menu.epochs'"),
+        (("menu.learning_rates=[1e-3]",), "'menu.epochs'"),
+        (("menu.epochs=[3]",), "'menu.learning_rates'"),
+        (("menu.epochs=[3]", "menu.learning_rates=[1e-3]", "together=2"), "expected 1, as every self-edit chooses"),
+        (
+            ("menu.epochs=[3]", "menu.learning_rates=[1e-3]", "arms=['weak']"),
+            "the arm 'weak' trains on several self-edits at once",
+        ),
+    ],
+)
+def test_a_menu_that_nobody_can_choose_from_is_refused(overrides: tuple[str, ...], says: str) -> None:
+    assert says in refusal("clean", *overrides)
 
 
 # ── judges ──

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from selfedit import workspace
-from selfedit.errors import InputError, RunError
+from selfedit.errors import ConfigError, InputError, RunError
 from selfedit.recipe import Recipe
 from selfedit.runs import read_exams, read_trials
 from selfedit.sources.documents import Documents
 from selfedit.tasks.exams import halve
-from selfedit.types import Exam, OuterSettings, Question, SampleSettings, Task, Trial
+from selfedit.types import Exam, MenuSettings, OuterSettings, Question, SampleSettings, Task, Trial
 from selfedit.workspace import Lesson, Workspace, default_recipe, read_documents, read_state, write_examples
 from tests.unit.conftest import NOUNS, FakeEngine, Fault, make_task, plain
 from tests.unit.examining import ExaminingEngine, is_exam_job
@@ -81,6 +81,12 @@ def test_a_lesson_says_what_it_brought_and_is_kept(tmp_path: Path, open_at: Open
     state = read_state(tmp_path)
     assert state is not None
     assert (state.model, state.base, state.adapter) == ("pup", "fake@0123456789ab", lesson.adapter.id)
+
+
+def test_a_lesson_cannot_follow_what_every_self_edit_chooses(tmp_path: Path, open_at: Opened) -> None:
+    home, _ = open_at(tmp_path)
+    with pytest.raises(ConfigError, match="one update on all that was written"):
+        home.learn(documents(), replace(RECIPE, menu=MenuSettings((1e-3,), (2, 8))))
 
 
 def test_what_was_learnt_is_answered_by_the_next_process(tmp_path: Path, open_at: Opened) -> None:

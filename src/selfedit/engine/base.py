@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from selfedit.errors import ConfigError, ModelError, near_miss
-from selfedit.types import Adapter, Datum, Example, Failure, Sample, TrainJob, TrainSettings
+from selfedit.types import Adapter, Datum, Example, Failure, Sample, SoftTargets, TrainJob, TrainSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,9 @@ class Backend(Protocol):
 
     def logprobs(self, data: Sequence[Datum], adapter: Adapter | None = None) -> list[list[float]]:
         """Natural log-probability of every token given those before it, [T] each; 0.0 for the first."""
+
+    def top_logprobs(self, data: Sequence[Datum], k: int, adapter: Adapter | None = None) -> list[SoftTargets]:
+        """What a model expects in the place of every label with a weight: the `k` likeliest tokens, likeliest first."""
 
     def merge(self, adapter: Adapter) -> Adapter:
         """Return a full update that is `adapter`, with those under it, merged into all weights of the base.

@@ -27,6 +27,7 @@ from transformers.utils.hub import cached_file
 
 from selfedit.errors import ModelError
 
+EMBEDDED = {"pup": "pup", "pup-grid": "pup_grid"}  # by name, the folder in the package
 UNREADABLE = (
     *(OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, MemoryError),
     *(SafetensorError, StrictDataclassError),
@@ -93,15 +94,15 @@ def _context(config: Any, tokenizer: Any) -> int:
 
 
 def _locate(model: str) -> str:
-    """Turn "pup" and local folders into paths; leave hub ids as they are."""
-    path = Path(str(files("selfedit").joinpath("pup"))) if model == "pup" else Path(model).expanduser()
+    """Turn the names of embedded models and local folders into paths; leave hub ids as they are."""
+    path = Path(str(files("selfedit").joinpath(EMBEDDED[model]))) if model in EMBEDDED else Path(model).expanduser()
     if path.is_dir():
         if not (path / "config.json").exists():
             raise ModelError(f"no model in {str(path)!r}; a checkpoint folder holds config.json, weights, a tokenizer")
         return str(path)
     if path.exists():
         raise ModelError(f"{model!r} is a file; give the folder of a checkpoint or a hub id")
-    if model == "pup" or path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         raise ModelError(f"no model at {str(path)!r}; give an existing folder, or a hub id such as Qwen/Qwen2.5-0.5B")
     return model
 

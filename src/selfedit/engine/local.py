@@ -19,15 +19,16 @@ threads take turns.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from psutil import virtual_memory
+from torch import Tensor
 
 from selfedit.engine.adapters import Lora, Place, find_targets, fresh_lora
 from selfedit.engine.base import AnswerJob, SampleJob, find_device
@@ -35,12 +36,13 @@ from selfedit.engine.checkpoints import open_checkpoint
 from selfedit.engine.decoding import Row, decode
 from selfedit.engine.full import Full, check_memory, check_weights, merged
 from selfedit.engine.lora import LoraStack, shapes_of
+from selfedit.engine.losses import check_soft
 from selfedit.engine.pool import Pool, Room, Trained, Work
-from selfedit.engine.ragged import Batch, can_pack, label_losses, packing, passes
+from selfedit.engine.ragged import Batch, can_pack, label_logits, label_losses, labelled, packing, passes
 from selfedit.engine.schedules import seeded
 from selfedit.engine.updates import Update, content_id, fold, mounted, read, write
 from selfedit.errors import ConfigError, InputError, ModelError, boundary, near_miss
-from selfedit.types import Adapter, Datum, Example, Failure, Sample, Stage, TrainJob, TrainSettings
+from selfedit.types import Adapter, Datum, Example, Failure, Sample, SoftTargets, Stage, TrainJob, TrainSettings
 
 METHODS = ("lora", "full")
 TOKENS_PER_BATCH = {"cpu": 16_384, "cuda": 131_072}  # when generating; halved as often as CUDA's memory asks for it
@@ -128,16 +130,31 @@ class LocalBackend:
         for datum in data:
             self._check_datum(datum)
         results = [[0.0] * len(datum.tokens) for datum in data]
-        whole = [(i, Datum(datum.tokens, (1.0,) * len(datum.tokens))) for i, datum in enumerate(data)]
-        budget = LOGITS_PER_PASS // self._checkpoint.vocabulary
-        with self._lock, mounted(self._network, *self._folded(adapter)), packing(self._network, self._can_pack):
-            for part in passes([(i, datum) for i, datum in whole if len(datum.tokens) > 1], budget):
-                batch = Batch.of(part, self._can_pack, self._device)
-                with torch.no_grad():
-                    losses = iter(label_losses(self._network, batch).tolist())
-                for i, datum in part:
-                    results[i][1:] = [-next(losses) for _ in datum.tokens[1:]]
+        whole = [Datum(datum.tokens, (1.0,) * len(datum.tokens)) for datum in data]
+        for part, losses_L in self._in_passes(whole, adapter, label_losses):
+            losses = iter(losses_L.tolist())
+            for i, datum in part:
+                results[i][1:] = [-next(losses) for _ in datum.tokens[1:]]
         return results
+
+    def top_logprobs(self, data: Sequence[Datum], k: int, adapter: Adapter | None = None) -> list[SoftTargets]:
+        """What the model expects in the place of every label with a weight, `k` tokens of the vocabulary at most.
+
+        Given to a student as `Datum.soft`, it is that student's teacher. Raises as `logprobs` does, and `ConfigError`
+        for a k below 1.
+        """
+        if k < 1:
+            raise ConfigError(f"k is {k}; a teacher needs to name at least 1 token")
+        for datum in data:
+            self._check_datum(datum)
+        tokens, logprobs = ([[()] * len(datum.tokens) for datum in data] for _ in range(2))
+        for part, logits_LV in self._in_passes(data, adapter, label_logits):
+            found = logits_LV.log_softmax(1).topk(min(k, self._checkpoint.vocabulary), 1)
+            rows = zip(found.indices.tolist(), found.values.tolist(), strict=True)
+            for i, datum in part:
+                for t in labelled(datum):
+                    tokens[i][t], logprobs[i][t] = map(tuple, next(rows))
+        return [SoftTargets(tuple(of), tuple(at)) for of, at in zip(tokens, logprobs, strict=True)]
 
     def merge(self, adapter: Adapter) -> Adapter:
         """Merge an adapter with those under it into a full update, which takes the sums in fp32.
@@ -194,6 +211,18 @@ class LocalBackend:
         """Give what is put on the network for an adapter; nothing for the bare base."""
         return fold(self._chain(adapter))
 
+    def _in_passes(
+        self, data: Sequence[Datum], adapter: Adapter | None, compute: Callable[[Any, Batch], Tensor]
+    ) -> Iterator[tuple[list[tuple[int, Datum]], Tensor]]:
+        """Compute something of all labels, pass by pass, with the adapter on the network; what has labels goes with its
+        number in `data`."""
+        budget = LOGITS_PER_PASS // self._checkpoint.vocabulary
+        found = [(i, datum) for i, datum in enumerate(data) if labelled(datum)]
+        on_network = mounted(self._network, *self._folded(adapter))
+        with self._lock, torch.no_grad(), on_network, packing(self._network, self._can_pack):
+            for part in passes(found, budget):
+                yield part, compute(self._network, Batch.of(part, self._can_pack, self._device))
+
     # Training
 
     def _train(self, jobs: Sequence[TrainJob], under: Adapter | None) -> list[Adapter | Failure]:
@@ -249,6 +278,10 @@ class LocalBackend:
             self._check_datum(datum)
         if len({datum.logprobs is None for datum in job.data}) > 1:
             raise InputError("some sequences of the job have old log-probabilities and others none; give all or none")
+        if any(datum.soft and datum.logprobs for datum in job.data):
+            raise InputError(
+                "a sequence has both soft targets and old log-probabilities; give one: a teacher, or those"
+            )
         if job.settings.kl and any(datum.reference is None for datum in job.data):
             raise InputError(f"kl is {job.settings.kl}, and a sequence has no reference to stay near; give it, or kl=0")
         if not any(weight != 0 for datum in job.data for weight in datum.weights[1:]):
@@ -272,6 +305,8 @@ class LocalBackend:
                 raise InputError(f"a sequence has {length} tokens and {len(logprobs)} {name} log-probabilities")
             if logprobs is not None and not all(map(math.isfinite, logprobs)):
                 raise InputError(f"a sequence has {name} log-probabilities that are not finite")
+        if datum.soft is not None:
+            check_soft(datum, datum.soft, self._checkpoint.vocabulary)
         if length and not 0 <= min(datum.tokens) <= max(datum.tokens) < self._checkpoint.vocabulary:
             raise InputError(f"a sequence has a token id outside the vocabulary of {self._checkpoint.vocabulary}")
 

@@ -26,11 +26,11 @@ from torch import Tensor
 
 from selfedit.engine.full import Full, FullStack
 from selfedit.engine.lora import Dropout, Groups, LoraStack, Stack, StackedAdamW, is_out_of_memory, shapes_of
-from selfedit.engine.losses import size_of, token_losses, usual_size
-from selfedit.engine.ragged import Batch, label_losses, labelled, packing, passes
+from selfedit.engine.losses import divergences, size_of, token_losses, usual_size
+from selfedit.engine.ragged import Batch, cross_entropies, label_logits, label_losses, labelled, packing, passes
 from selfedit.engine.schedules import batches, rate, seeded
 from selfedit.engine.updates import Update, mounted
-from selfedit.types import Datum, Failure, TrainJob
+from selfedit.types import Datum, Failure, TrainJob, TrainSettings
 
 SLOTS_PER_LANE = 4  # with fewer, all cores work on one pass
 
@@ -234,8 +234,7 @@ class Pool:
                 batch = Batch.of(part, self._can_pack, device)
                 dropouts = self._dropouts(batch, slots, seen)
                 with stack.during(Groups.of(batch.sizes(stack.slots), device), dropouts):
-                    entropies_L = label_losses(self._network, batch)
-                    losses_L = token_losses(entropies_L, batch, settings) / sizes_K[batch.owners_L]
+                    losses_L = self._losses(batch, settings) / sizes_K[batch.owners_L]
                     losses_L.sum().backward()
             except RuntimeError as error:
                 if not is_out_of_memory(error):
@@ -243,6 +242,14 @@ class Pool:
                 raise _TooLarge(part, error) from error
             losses_K.index_add_(0, batch.owners_L, losses_L.detach())
         return losses_K
+
+    def _losses(self, batch: Batch, settings: Mapping[int, TrainSettings]) -> Tensor:
+        """Pass a batch through the network; return the loss of every label, [L]."""
+        if batch.soft is None:
+            return token_losses(label_losses(self._network, batch), batch, settings)
+        logits_LV = label_logits(self._network, batch)
+        found_J = divergences(logits_LV, batch.soft, batch, settings)
+        return token_losses(cross_entropies(logits_LV, batch), batch, settings, found_J)
 
     def _dropouts(self, batch: Batch, slots: Mapping[int, _Slot], seen: Counter[int]) -> list[Dropout]:
         """List the sequences of a pass that drop some of their inputs; `seen` counts each slot's, from pass to pass."""

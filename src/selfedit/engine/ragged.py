@@ -8,7 +8,8 @@ into one call of PyTorch's kernel, where padding wastes less than half and only 
 A model whose layers mix tokens elsewhere (state-space and convolution layers) or bring an attention of their own cannot
 be packed. `can_pack` finds out by trial, on the model in hand: packed must equal alone. The others get a padded batch.
 
-Axes: S sequences, N tokens of all of them, M positions once padded, L labels, V vocabulary, H heads, D width of a head.
+Axes: S sequences, N tokens of all of them, M positions once padded, L labels, J of them with soft targets, C tokens
+that these name, V vocabulary, H heads, D width of a head.
 
     with packing(network, can_pack(network)) as is_packed:
         batch = Batch.of([(0, datum), (2, other)], is_packed, device)
@@ -80,13 +81,43 @@ def _buckets(lengths_S: Sequence[int], waste: float) -> list[list[int]]:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Soft:
+    """The soft targets of a pass: which labels have them, [J], the tokens named there and their log-probabilities.
+
+    Where a position names fewer than C tokens, its first one stands in again, with a log-probability of -∞.
+    """
+
+    at_J: Tensor
+    tokens_JC: Tensor
+    logprobs_JC: Tensor
+
+    @classmethod
+    def of(cls, data: Sequence[Datum], device: torch.device) -> Self | None:
+        """Collect what the labels of these sequences have; None where none has any."""
+        rows = [
+            (datum.soft.tokens[t], datum.soft.logprobs[t]) if datum.soft else ((), ()) for datum, t in _labels(data)
+        ]
+        told = [(place, tokens, logprobs) for place, (tokens, logprobs) in enumerate(rows) if tokens]
+        if not told:
+            return None
+        width = max(len(tokens) for _, tokens, _ in told)
+        tokens_JC = [(*tokens, *[tokens[0]] * (width - len(tokens))) for _, tokens, _ in told]
+        logprobs_JC = [(*logprobs, *[-math.inf] * (width - len(logprobs))) for _, _, logprobs in told]
+        return cls(
+            torch.tensor([place for place, _, _ in told], device=device),
+            torch.tensor(tokens_JC, device=device),
+            torch.tensor(logprobs_JC, dtype=torch.float64, device=device),
+        )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Batch:
     """Sequences laid out for one forward pass. The last token of each is only a label: T tokens have T - 1 inputs.
 
     Labels are the tokens with a weight other than 0, `predicted_at_L` the inputs that predict them, `owners_L` the
     numbers given with the sequences, `old_L` and `reference_L` the log-probabilities that come with them: NaN where a
-    sequence brings none, None where none does. Inputs after the last label are left out. `is_packed` False: padded on
-    the right.
+    sequence brings none, None where none does. `soft` are the targets of a teacher, if any has one. Inputs after the
+    last label are left out. `is_packed` False: padded on the right.
     """
 
     fold: Fold
@@ -101,6 +132,7 @@ class Batch:
     owners_L: Tensor
     old_L: Tensor | None
     reference_L: Tensor | None
+    soft: Soft | None
 
     @classmethod
     def of(cls, sequences: Sequence[tuple[int, Datum]], is_packed: bool, device: torch.device) -> Self:
@@ -130,6 +162,7 @@ class Batch:
             owners_L=owners_L,
             old_L=_logprobs([(datum, datum.logprobs) for _, datum in sequences], device),
             reference_L=_logprobs([(datum, datum.reference) for _, datum in sequences], device),
+            soft=Soft.of([datum for _, datum in sequences], device),
         )
 
     @property
@@ -168,6 +201,11 @@ def labelled(datum: Datum) -> list[int]:
     return [t for t, weight in enumerate(datum.weights) if t and weight != 0]
 
 
+def _labels(data: Sequence[Datum]) -> Iterator[tuple[Datum, int]]:
+    """Give every label of a batch: its sequence, and where it is in that."""
+    return ((datum, t) for datum in data for t in labelled(datum))
+
+
 def _logprobs(given: Sequence[tuple[Datum, tuple[float, ...] | None]], device: torch.device) -> Tensor | None:
     """Pick out the log-probabilities of all labels, [L], if there are any."""
     if all(logprobs is None for _, logprobs in given):
@@ -178,9 +216,18 @@ def _logprobs(given: Sequence[tuple[Datum, tuple[float, ...] | None]], device: t
 
 def label_losses(network: Any, batch: Batch) -> Tensor:
     """Cross-entropy of every label given what stands before it in its own sequence, [L], in fp32 or better."""
+    return cross_entropies(label_logits(network, batch), batch)
+
+
+def cross_entropies(logits_LV: Tensor, batch: Batch) -> Tensor:
+    """Compare what may stand in the place of every label with what does, [L]."""
+    return functional.cross_entropy(logits_LV, batch.labels_L, reduction="none")
+
+
+def label_logits(network: Any, batch: Batch) -> Tensor:
+    """Logits of what may stand in the place of every label, [L, V], in fp32 or better."""
     logits_LV = _packed_logits(network, batch) if batch.is_packed else _padded_logits(network, batch)
-    dtype = torch.promote_types(logits_LV.dtype, torch.float32)
-    return functional.cross_entropy(logits_LV.to(dtype), batch.labels_L, reduction="none")
+    return logits_LV.to(torch.promote_types(logits_LV.dtype, torch.float32))
 
 
 def _packed_logits(network: Any, batch: Batch) -> Tensor:

@@ -20,7 +20,7 @@ from selfedit.recipe import Recipe
 from selfedit.tasks.base import Domain, load_domain
 from selfedit.types import Task
 
-FOR_THE_WRITER = ("format", "template", "writer", "outer")  # keys that say what is written, and by whom
+FOR_THE_WRITER = ("format", "template", "menu", "writer", "outer")  # keys that say what is written, and by whom
 NOTHING_WRITTEN = ("base", "passage", *OPEN_BOOK)
 MOST_DOUBLINGS = 6  # of a draw from a domain that may be endless: a kind rarer than one task in 32 is not found
 
@@ -94,7 +94,9 @@ def make_plan(recipe: Recipe, out: Path, material: Material | None = None) -> Pl
 def domain_of(recipe: Recipe, material: Material | None = None) -> Domain:
     """Return the recipe's domain over the tasks of the material, if it needs any."""
     documents = material.tasks if material else ()
-    return load_domain(recipe.domain, recipe.format, recipe.inner, recipe.split_lines, recipe.template, documents)
+    return load_domain(
+        recipe.domain, recipe.format, recipe.inner, recipe.split_lines, recipe.template, documents, recipe.menu
+    )
 
 
 def _of_kinds(domain: Domain, n: int, recipe: Recipe) -> list[Task]:

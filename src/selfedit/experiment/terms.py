@@ -59,13 +59,14 @@ def check_reward(recipe: Recipe) -> None:
 def check_questions(recipe: Recipe, train: Sequence[Task]) -> None:
     """Refuse tasks that hold nothing to reward. Raises `ConfigError`."""
     if (
-        recipe.outer.reward == "forbidden"
+        recipe.outer.reward in ("forbidden", "guarded")
         and train
         and not any(q.role == "forbidden" for t in train for q in t.questions)
     ):
         raise ConfigError(
-            f"the reward 'forbidden' needs questions on what must not be learnt, and the domain {recipe.domain!r} "
-            'has none; set domain="world-forbidden", or give questions "role": "forbidden" in the data'
+            f"the reward {recipe.outer.reward!r} needs questions on what must not be learnt, and the domain "
+            f'{recipe.domain!r} has none; set domain="world-forbidden", or give questions in the data the '
+            '"role": "forbidden"'
         )
 
 

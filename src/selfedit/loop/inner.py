@@ -395,15 +395,17 @@ def _run_part(
         if probe and i not in measured:
             is_as_before = isinstance(update, Failure) and is_bad_edit(update)
             measured[i] = probe.unchanged(then.measured) if is_as_before else Measured()
-        whole = then.measured.and_also(measured.get(i, Measured())).and_also(Measured(_copied(edits[i])))
+        whole = then.measured.and_also(measured.get(i, Measured())).and_also(Measured(_told(edits[i])))
         trials.append(_trial(unit, update, then.scores_Q, after.get(i), cost, whole))
     return trials
 
 
-def _copied(edits: tuple[SelfEdit, ...] | Failure) -> dict[str, float | None]:
-    """Count the lines that were left out of a unit's self-edits as copies of its exam; nothing where there are none."""
-    n_copied = 0 if isinstance(edits, Failure) else sum(edit.n_copied for edit in edits)
-    return {COPIED: float(n_copied)} if n_copied else {}
+def _told(edits: tuple[SelfEdit, ...] | Failure) -> dict[str, float | None]:
+    """Note how many lines were left out of a unit's self-edits as copies of its exam, and what a single one chose."""
+    if isinstance(edits, Failure):
+        return {}
+    n_copied = sum(edit.n_copied for edit in edits)
+    return ({COPIED: float(n_copied)} if n_copied else {}) | (edits[0].chosen if len(edits) == 1 else {})
 
 
 def _read(unit: Unit, domain: Domain) -> tuple[SelfEdit, ...] | Failure:

@@ -1,6 +1,7 @@
 """What a reward needs beside marks, measured while the adapter is there; the ledger keeps it in `Trial.measures`.
 
     logprob  the log-probability of the exam's gold answers, closed-book, and `logprob_before` the update
+    leak     the same of the answers to what must not be learnt, and `leak_before`
     known    the share, in [0, 1], of probe questions answered rightly of those that were before the update
     kl       nats per token by which the update moved the model, on texts that the model before drew itself
 
@@ -30,6 +31,7 @@ from selfedit.types import (
     Example,
     ExamSettings,
     Failure,
+    Role,
     Score,
     Task,
     TrainSettings,
@@ -37,6 +39,7 @@ from selfedit.types import (
     mean_score,
 )
 
+GOLD: dict[str, Role] = {"logprob": "exam", "leak": "forbidden"}  # measures of gold answers, and whose they are
 ASKED = 24  # probe questions: enough to see a loss of a tenth, and three exams' worth of answers for every adapter
 DRAWN = 8  # texts for the divergence
 DRAWN_TOKENS = 48
@@ -71,14 +74,14 @@ class Probes:
 
     def before(self, tasks_N: Sequence[Task], learner: Adapter | None) -> list[Measured]:
         """Measure what there is to know of each task before its update, with `_before` at the end of its name."""
-        return self._logprobs("logprob_before", tasks_N, [learner] * len(tasks_N))
+        return self._logprobs("_before", tasks_N, [learner] * len(tasks_N))
 
     def after(self, tasks_N: Sequence[Task], adapters_N: Sequence[Adapter], learner: Adapter | None) -> list[Measured]:
         """Measure the model after each update that was made on top of `learner`.
 
         Raises `RunError` where that knew nothing that could be lost.
         """
-        found = self._logprobs("logprob", tasks_N, adapters_N)
+        found = self._logprobs("", tasks_N, adapters_N)
         if {"known", "kl"} & set(self.names) and adapters_N:
             memory = self._memory(learner)
             kept = dict(
@@ -89,26 +92,29 @@ class Probes:
 
     def unchanged(self, before: Measured) -> Measured:
         """Say what `after` would find of a model that was not updated."""
-        found = {"logprob": before.values.get("logprob_before"), "known": 1.0, "kl": 0.0}
+        found = {name: before.values.get(f"{name}_before") for name in GOLD} | {"known": 1.0, "kl": 0.0}
         return Measured({name: value for name, value in found.items() if name in self.names}, before.failure)
 
     # The gold answers
 
-    def _logprobs(self, name: str, tasks_N: Sequence[Task], adapters_N: Sequence[Adapter | None]) -> list[Measured]:
-        if "logprob" not in self.names:
-            return [Measured()] * len(tasks_N)
-        return [self._logprob(name, task, adapter) for task, adapter in zip(tasks_N, adapters_N, strict=True)]
+    def _logprobs(self, suffix: str, tasks_N: Sequence[Task], adapters_N: Sequence[Adapter | None]) -> list[Measured]:
+        found = [Measured()] * len(tasks_N)
+        for name in [name for name in GOLD if name in self.names]:
+            pairs = zip(found, tasks_N, adapters_N, strict=True)
+            found = [one.and_also(self._logprob(name, suffix, task, adapter)) for one, task, adapter in pairs]
+        return found
 
-    def _logprob(self, name: str, task: Task, adapter: Adapter | None) -> Measured:
+    def _logprob(self, name: str, suffix: str, task: Task, adapter: Adapter | None) -> Measured:
         with boundary("probe") as caught:
-            data = self._gold(task)
-            return Measured({name: mean_measured([*map(_mean_weighted, data, self.engine.logprobs(data, adapter))])})
-        return Measured({name: None}, caught.failure)
+            data = self._gold(task, GOLD[name])
+            values = map(_mean_weighted, data, self.engine.logprobs(data, adapter))
+            return Measured({name + suffix: mean_measured([*values])})
+        return Measured({name + suffix: None}, caught.failure)
 
-    def _gold(self, task: Task) -> list[Datum]:
-        """Encode each exam question's gold answer after its prompt; its end weighs nothing."""
+    def _gold(self, task: Task, role: Role) -> list[Datum]:
+        """Encode the gold answer to each question of a role after its prompt; its end weighs nothing."""
         asked = zip(task.questions, self.domain.exam(task), strict=True)
-        data = self.engine.encode([Example(q.answer, prompt) for q, prompt in asked if q.role == "exam"], PLAIN)
+        data = self.engine.encode([Example(q.answer, prompt) for q, prompt in asked if q.role == role], PLAIN)
         return [replace(datum, weights=(*datum.weights[:-1], 0.0)) for datum in data]
 
     # What was known before
@@ -134,13 +140,7 @@ class Probes:
             return Measured()
         with boundary("probe") as caught:
             now = self.engine.logprobs(memory.texts, adapter)
-            moved = [
-                old - new
-                for datum, before, after in zip(memory.texts, memory.logprobs, now, strict=True)
-                for weight, old, new in zip(datum.weights, before, after, strict=True)
-                if weight
-            ]
-            return Measured({"kl": fmean(moved)})
+            return Measured({"kl": divergence(memory.texts, memory.logprobs, now)})
         return Measured({"kl": None}, caught.failure)
 
     def _memory(self, learner: Adapter | None) -> _Memory:
@@ -181,6 +181,20 @@ class Probes:
         return [
             Datum(s.prompt_tokens + s.tokens, (0.0,) * len(s.prompt_tokens) + (1.0,) * len(s.tokens)) for s in samples
         ]
+
+
+def divergence(drawn: Sequence[Datum], drawers: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> float:
+    """Estimate KL(drawer ‖ other) in nats per token: the mean of log p_drawer - log p_other over the `drawn` tokens.
+
+    Those are the ones with a weight, from the drawer at temperature 1 without a cut; both have log-probabilities of
+    all tokens of each text. Unbiased, and so below 0 at times, where the two are much the same.
+    """
+    return fmean(
+        p_drawer - p_other
+        for datum, drawer, other in zip(drawn, drawers, others, strict=True)
+        for weight, p_drawer, p_other in zip(datum.weights, drawer, other, strict=True)
+        if weight
+    )
 
 
 def _at_most(n: int, tasks: Sequence[Task]) -> list[Task]:

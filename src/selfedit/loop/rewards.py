@@ -126,6 +126,23 @@ def forbidden(terms: RewardSettings) -> Reward:
     return reward
 
 
+def guarded(terms: RewardSettings) -> Reward:
+    """Make the reward logprob - w · leak, against the same before the update: `forbidden`, as `logprob` is `accuracy`.
+
+    Most edits that tell a secret do not teach it so well that it comes out at the exam, and `forbidden` does not tell
+    them from those that leave it out. leak is the log-probability of the answers that must not be learnt, w is
+    `terms.forbidden`. A task with nothing forbidden in it is rewarded for its exam alone.
+    """
+
+    def worth(task: Task, trials_R: Sequence[Trial], suffix: str) -> float | None:
+        learnt, leaked = (_mean_of(trials_R, name + suffix) for name in ("logprob", "leak"))
+        if not any(question.role == "forbidden" for question in task.questions):
+            return learnt
+        return None if learnt is None or leaked is None else learnt - terms.forbidden * leaked
+
+    return lambda task, trials_R: Outcome(worth(task, trials_R, ""), worth(task, trials_R, "_before"))
+
+
 def rubric(task: Task, trials_R: Sequence[Trial]) -> Outcome:
     """The mean of a judge's four marks, in [1, 5]; 0 for what could not be used (the proxy of arXiv 2506.10943, §5).
 
@@ -144,6 +161,7 @@ REWARDS: dict[str, Kind] = {
     "logprob": Kind(lambda terms: logprob, ("logprob",)),
     "retention": Kind(retention, ("known", "kl")),
     "forbidden": Kind(forbidden),
+    "guarded": Kind(guarded, ("logprob", "leak")),
     "rubric": Kind(lambda terms: rubric, trains=False),
     "learnt": Kind(lambda terms: accuracy, learns=True),
 }

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from rich.table import Table
 from rich.text import Text
 
+from selfedit.report.lines import SETTINGS
 from selfedit.report.page import (
     ACCENT,
     INK,
@@ -34,13 +35,14 @@ from selfedit.report.page import (
     section,
     span,
 )
-from selfedit.report.record import Course, LineChange, LineShare, RoundPoint, StageVariety
+from selfedit.report.record import Course, LineChange, LineShare, RoundPoint, SettingReward, StageVariety
 from selfedit.report.stats import Arm, BySeed
 
 _WAYS = {
     "wording": "How the lines are worded",
     "subject": "Lines that name their subject",
     "judged": "What the lines say",
+    SETTINGS: "Settings that the self-edits chose (learning rate x epochs)",
 }
 _MEASURES = {
     "lines": "lines",
@@ -65,6 +67,8 @@ def course_html(course: Course, arms: Sequence[Arm], seed: int) -> list[str]:
     if course.lines:
         sentence = f"<p>{escape(what_changed(course))}</p>"
         found.append(section("What the writer learnt to write", sentence + _lines_html(course) + _LINES))
+    if course.settings:
+        found.append(section("What the settings were worth", _settings_table(course.settings) + _SETTINGS))
     return found
 
 
@@ -73,20 +77,32 @@ def course_tables(course: Course) -> list[Table]:
     if not course.curve:
         return []
     tables = [rich_table("Variety of the self-edits", _VARIETY_HEADINGS, map(_variety_cells, course.variety))]
-    if course.changes:
-        names = {(change.a, change.b): None for change in course.changes}
-        for a, b in names:
-            rows = [_change_cells(course, c) for c in course.changes if (c.a, c.b) == (a, b)]
-            headings = ("share of lines", f"{a}, %", f"{b}, %", "points", "by passage", "by seed")
-            tables.append(rich_table(f"Kinds of lines, {a} and {b}", headings, rows))
+    lines = [change for change in course.changes if change.way != SETTINGS]
+    settings = [change for change in course.changes if change.way == SETTINGS]
+    if lines:
+        tables += _change_tables(course, lines, "Kinds of lines", "share of lines")
         tables[-1].caption, tables[-1].caption_justify = Text(what_changed(course)), "left"
-    return tables
+    return [*tables, *_change_tables(course, settings, "Settings chosen", "rate x epochs")]
+
+
+def _change_tables(course: Course, changes: Sequence[LineChange], title: str, heading: str) -> list[Table]:
+    """A table for each pair of writers."""
+    pairs = dict.fromkeys((change.a, change.b) for change in changes)
+    return [
+        rich_table(
+            f"{title}, {a} and {b}",
+            (heading, f"{a}, %", f"{b}, %", "points", "by passage", "by seed"),
+            [_change_cells(course, c) for c in changes if (c.a, c.b) == (a, b)],
+        )
+        for a, b in pairs
+    ]
 
 
 def what_changed(course: Course) -> str:
     """Say which kinds of lines grew or shrank most from the first writer to the last, of those whose interval over
     passages leaves out zero."""
-    clear = [c for c in course.changes if c.by_passage.ci95 and not c.by_passage.ci95[0] <= 0 <= c.by_passage.ci95[1]]
+    lines = [c for c in course.changes if c.way != SETTINGS]
+    clear = [c for c in lines if c.by_passage.ci95 and not c.by_passage.ci95[0] <= 0 <= c.by_passage.ci95[1]]
     if not clear:
         return "No kind of line became clearly more or less frequent."
     shares = {(s.way, s.kind, s.arm): s for s in course.lines}
@@ -300,6 +316,30 @@ def _change_cells(course: Course, change: LineChange) -> list[str]:
         span(change.by_passage.ci95, points),
         span(change.by_seed.ci95, points),
     ]
+
+
+_SETTINGS = (
+    "<p>Of the self-edits of a stage that chose each setting: how many there are, their mean reward in % with its 95 % "
+    "interval over passages, and the mean steps of an update. The texts differ from setting to setting, since each "
+    "self-edit chose its own.</p>"
+)
+
+
+def _settings_table(found: Sequence[SettingReward]) -> str:
+    """Stages down and settings across."""
+    cells = {(each.stage, each.setting): each for each in found}
+    stages, settings = (list(dict.fromkeys(key[place] for key in cells)) for place in (0, 1))
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in ("stage", *settings))
+    rows = [[escape(stage), *(_worth_cell(cells[stage, setting]) for setting in settings)] for stage in stages]
+    return raw_table(head, rows)
+
+
+def _worth_cell(each: SettingReward) -> str:
+    if not each.n_edits:
+        return NONE
+    steps = "" if each.steps is None else f", {each.steps:.0f} steps"
+    reward = f"{percent(each.reward.mean)} <small>{span(each.reward.ci95, percent)}</small>"
+    return f"{reward}<small>{each.n_edits} self-edits{steps}</small>"
 
 
 def _told(change: LineChange, shares: Mapping[tuple[str, str, str], LineShare]) -> str:

@@ -23,6 +23,7 @@ Judge = Callable[[Task, str], str]
 """A domain's kind of a line."""
 
 WORDING, SUBJECT, JUDGED = "wording", "subject", "judged"
+SETTINGS = "settings"  # a way to tell self-edits apart, by what they choose for their update
 WORDINGS = ("copied", "in other words", "new", "question", "repeated", "empty")
 SUBJECTS = ("names its subject", "does not name it")
 _HALF = 0.5  # of a line's words, from which on it rather retells the passage than adds to it

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from selfedit.report.agreement import Agreement
-from selfedit.report.stats import Arm, BySeed, Pair, Paired
+from selfedit.report.stats import Arm, BySeed, Interval, Pair, Paired
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,27 @@ class LineChange:
 
 
 @dataclass(frozen=True, slots=True)
+class SettingReward:
+    """What the self-edits of a stage (as in `StageVariety`) that chose one setting were worth: the mean reward of their
+    updates over `reward.n` passages, and the mean steps of one; None without any."""
+
+    stage: str
+    setting: str
+    n_edits: int
+    reward: Interval
+    steps: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Course:
-    """What became of the writer over its rounds: how it did, how varied it wrote, which kinds of lines it wrote."""
+    """What became of the writer over its rounds: how it did, how varied it wrote, which kinds of lines it wrote, and
+    where it chooses the settings of its updates, what came of each. Shares of settings are among those of lines."""
 
     curve: tuple[RoundPoint, ...] = ()
     variety: tuple[StageVariety, ...] = ()
     lines: tuple[LineShare, ...] = ()
     changes: tuple[LineChange, ...] = ()
+    settings: tuple[SettingReward, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,10 @@ from selfedit.errors import BadEdit, ConfigError, InputError, near_miss
 from selfedit.tasks.arc_augment import TOOLS, PracticeSet, practice
 from selfedit.tasks.arc_grids import Grid, Pair, parse_grid, rows_of, size_of, to_grid, write_grid
 from selfedit.tasks.edits import Format
+from selfedit.tasks.settings import choose
 from selfedit.types import Example, Question, Sample, Score, SelfEdit, Task, TrainSettings
 
 MOST_STEPS = 375
-MOST_EPOCHS = 100
-LARGEST_RATE = 0.1
 
 STRATEGIES: dict[str, Literal["all", "completion"]] = {
     "train_using_all_tokens": "all",
@@ -170,12 +169,8 @@ def read_choice(text: str, train: TrainSettings) -> tuple[frozenset[str], TrainS
     strategy, rate, epochs = training["strategy"], training["learning_rate"], training["num_train_epochs"]
     if not isinstance(strategy, str) or strategy not in STRATEGIES:
         raise BadEdit(f"unknown strategy {strategy!r}; known: {', '.join(STRATEGIES)}")
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= LARGEST_RATE:
-        raise BadEdit(f"'learning_rate' is {rate!r}; expected a number above 0, at most {LARGEST_RATE:g}")
-    if type(epochs) is not int or not 1 <= epochs <= MOST_EPOCHS:
-        raise BadEdit(f"'num_train_epochs' is {epochs!r}; expected a whole number from 1 to {MOST_EPOCHS}")
-    settings = replace(train, learning_rate=float(rate), epochs=epochs, loss_on=STRATEGIES[strategy])
-    return frozenset(tools), settings
+    settings = choose(train, rate, epochs, names=("learning_rate", "num_train_epochs"))
+    return frozenset(tools), replace(settings, loss_on=STRATEGIES[strategy])
 
 
 def write_choice(tools: Sequence[str], strategy: str, learning_rate: float, epochs: int) -> str:
@@ -241,7 +236,7 @@ def _edit(task: Task, sample: Sample, sets: Sequence[PracticeSet], train: TrainS
             f"{len(sets)} practice sets for {train.epochs} epochs take {steps} steps, more than {MOST_STEPS}; "
             "choose fewer epochs or augmentations"
         )
-    return SelfEdit(task.id, sample, _examples(sets), train)
+    return SelfEdit(task.id, sample, _examples(sets), train, has_chosen=True)
 
 
 # ── The marks ──

@@ -214,14 +214,14 @@ def _fresh(split: str, seed: int, index: int, family: Family) -> Task:
     rule = family.draw(rng)
     shown: dict[Grid, Pair] = {}
     for _ in range(rng.choice(_DEMONSTRATIONS)):
-        pair = _pair(family, rule, rng, lambda grid: grid not in shown)
+        pair = draw_pair(family, rule, rng, lambda grid: grid not in shown)
         shown[pair.input] = pair
-    asked = _pair(family, rule, rng, lambda grid: grid not in shown and _split_of(grid) == split)
+    asked = draw_pair(family, rule, rng, lambda grid: grid not in shown and split_of(grid) == split)
     meta: dict[str, Any] = {"kind": family.name, "split": split}
     return to_task(f"{split}-{seed}-{index:04d}", list(shown.values()), [asked], meta)
 
 
-def _pair(family: Family, rule: Rule, rng: Random, is_free: Callable[[Grid], bool]) -> Pair:
+def draw_pair(family: Family, rule: Rule, rng: Random, is_free: Callable[[Grid], bool]) -> Pair:
     """Draw a pair that shows its rule: the output is not the input."""
     while True:
         grid = draw_grid(family, rng)
@@ -229,5 +229,6 @@ def _pair(family: Family, rule: Rule, rng: Random, is_free: Callable[[Grid], boo
             return Pair(grid, output)
 
 
-def _split_of(grid: Grid) -> str:
+def split_of(grid: Grid) -> str:
+    """Say which split alone may ask about a grid."""
     return SPLITS[hashlib.sha256(repr(grid).encode()).digest()[0] % len(SPLITS)]

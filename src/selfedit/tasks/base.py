@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Protocol
 
 from selfedit.errors import ConfigError, near_miss
-from selfedit.types import Question, Sample, Score, SelfEdit, Task, TrainSettings
+from selfedit.types import MenuSettings, Question, Sample, Score, SelfEdit, Task, TrainSettings
 
 Grader = Callable[[Sequence[Question], Sequence[str]], list[Score]]
 LineJudge = Callable[[Task, str], str]
@@ -39,22 +39,34 @@ class Domain(Protocol):
         found."""
 
 
-def _world(form: str, train: TrainSettings, by_line: bool, template: str, documents: Sequence[Task]) -> Domain:
-    domain: Domain = import_module("selfedit.tasks.knowledge").over_world(form, train, by_line, template)
+def _world(
+    form: str, train: TrainSettings, by_line: bool, template: str, documents: Sequence[Task], menu: MenuSettings
+) -> Domain:
+    domain: Domain = import_module("selfedit.tasks.knowledge").over_world(form, train, by_line, template, menu)
     return domain
 
 
-def _guarded(form: str, train: TrainSettings, by_line: bool, template: str, documents: Sequence[Task]) -> Domain:
-    domain: Domain = import_module("selfedit.tasks.knowledge").over_guarded_world(form, train, by_line, template)
+def _guarded(
+    form: str, train: TrainSettings, by_line: bool, template: str, documents: Sequence[Task], menu: MenuSettings
+) -> Domain:
+    domain: Domain = import_module("selfedit.tasks.knowledge").over_guarded_world(form, train, by_line, template, menu)
     return domain
 
 
-def _documents(form: str, train: TrainSettings, by_line: bool, template: str, documents: Sequence[Task]) -> Domain:
-    domain: Domain = import_module("selfedit.tasks.knowledge").over_splits(documents, form, train, by_line, template)
+def _documents(
+    form: str, train: TrainSettings, by_line: bool, template: str, documents: Sequence[Task], menu: MenuSettings
+) -> Domain:
+    domain: Domain = import_module("selfedit.tasks.knowledge").over_splits(
+        documents, form, train, by_line, template, menu
+    )
     return domain
 
 
-def _arc(form: str, train: TrainSettings, by_line: bool, template: str, documents: Sequence[Task]) -> Domain:
+def _arc(
+    form: str, train: TrainSettings, by_line: bool, template: str, documents: Sequence[Task], menu: MenuSettings
+) -> Domain:
+    if menu.is_offered:
+        raise ConfigError("a menu is for self-edits on passages; those on grids choose freely already, so leave it out")
     arc = import_module("selfedit.tasks.arc")
     if documents:
         given: Domain = arc.over_tasks(documents, form, train, template)
@@ -73,7 +85,7 @@ def judge_of_lines(domain: Domain) -> LineJudge | None:
     return judge
 
 
-Factory = Callable[[str, TrainSettings, bool, str, Sequence[Task]], Domain]
+Factory = Callable[[str, TrainSettings, bool, str, Sequence[Task], MenuSettings], Domain]
 DOMAINS: dict[str, Factory] = {"world": _world, "world-forbidden": _guarded, "documents": _documents, "arc": _arc}
 
 
@@ -84,11 +96,13 @@ def load_domain(
     by_line: bool = True,
     template: str = "",
     documents: Sequence[Task] = (),
+    menu: MenuSettings | None = None,
 ) -> Domain:
     """Return domain `name` with self-edits in format `form`, asked for with the user's `template` if there is one.
 
-    `documents` are the tasks of a domain that has none of its own. Raises `ConfigError` for an unknown domain, format.
+    `documents` are the tasks of a domain that has none of its own. With a `menu` every self-edit chooses from it how it
+    is trained on. Raises `ConfigError` for an unknown domain or format, and for a menu where the domain takes none.
     """
     if name not in DOMAINS:
         raise ConfigError(f"unknown domain {name!r}; {near_miss(name, DOMAINS)}")
-    return DOMAINS[name](form, train, by_line, template, documents)
+    return DOMAINS[name](form, train, by_line, template, documents, menu or MenuSettings())

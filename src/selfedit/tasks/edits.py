@@ -11,10 +11,11 @@ rewards depend on it; it has two modes, by line (the single-passage rows of the 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from selfedit.errors import BadEdit, ConfigError, near_miss
-from selfedit.types import Example, Sample, SelfEdit, Task, TrainSettings
+from selfedit.tasks.settings import ask_for_settings, take_settings
+from selfedit.types import Example, MenuSettings, Sample, SelfEdit, Task, TrainSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class Format:
     `opening` is what the prompt writes for the model after the heading; a completion does not repeat it. `template` is
     a prompt of the user's own in place of all that, with {title} and {passage} in it; what comes back is read alike.
     `has_plan`: the text before the first `---` prepares the rest (how to study, what is spoken of) and is not trained
-    on. `has_settings`: the last line holds the update's own settings.
+    on. `has_settings`: the last line holds the update's own settings, off the `menu` where one is offered. The prompt
+    tells it; a template has to do so itself.
     """
 
     name: str
@@ -35,13 +37,15 @@ class Format:
     has_plan: bool = False
     has_settings: bool = False
     template: str = ""
+    menu: MenuSettings = field(default_factory=MenuSettings)
 
     def prompt(self, title: str, text: str) -> str:
         """Word the request for `text`."""
         if self.template:
             filled = {"{title}": title, "{passage}": text}
             return re.sub(r"\{title\}|\{passage\}", lambda found: filled[found[0]], self.template)
-        ask = f"{self.instruction}\n\n" if self.instruction else ""
+        instruction = " ".join(filter(None, (self.instruction, ask_for_settings(self.menu))))
+        ask = f"{instruction}\n\n" if instruction else ""
         return f"{ask}{self.source}:\n{title}\n{text}\n\n{self.heading}:\n{self.opening}"
 
 
@@ -88,23 +92,16 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def load_format(name: str, template: str = "") -> Format:
-    """Return the format called `name`, asked for with `template` if there is one. Raises `ConfigError` for an unknown
-    format."""
+def load_format(name: str, template: str = "", menu: MenuSettings | None = None) -> Format:
+    """Return the format called `name`, asked for with `template` if there is one, its last line being a choice off the
+    `menu` if one is offered. Raises `ConfigError` for an unknown format."""
     if name not in FORMATS:
         raise ConfigError(f"unknown format {name!r}; {near_miss(name, FORMATS)}")
-    return replace(FORMATS[name], template=template)
+    form, menu = FORMATS[name], menu or MenuSettings()
+    return replace(form, template=template, menu=menu, has_settings=form.has_settings or menu.is_offered)
 
 
 _QUESTION = re.compile(r"Question \d+:")
-_SETTINGS = re.compile(
-    r"^Settings: learning rate (\d+(?:\.\d+)?(?:e-\d+)?), epochs (\d{1,9})[ \t]*$", re.MULTILINE | re.ASCII
-)
-
-
-def write_settings(learning_rate: float, epochs: int) -> str:
-    """Word a settings line as `parse_edit` reads it."""
-    return f"Settings: learning rate {learning_rate:g}, epochs {epochs}"
 
 
 def split_completion(completion: str, title: str, passage: str, by_line: bool) -> list[str]:
@@ -141,7 +138,7 @@ def parse_edit(form: Format, task: Task, sample: Sample, train: TrainSettings, b
     """
     text = sample.text
     if form.has_settings:
-        text, train = _take_settings(text, train)
+        text, train = take_settings(text, train, form.menu)
     if form.has_plan:
         _, mark, text = text.partition("---")
         if not mark:
@@ -151,14 +148,4 @@ def parse_edit(form: Format, task: Task, sample: Sample, train: TrainSettings, b
     if text.count("Answer:") == 1 and not _QUESTION.search(text):
         text = form.opening + text.lstrip()
     sequences = split_completion(text, task.title, task.context, by_line)
-    return SelfEdit(task.id, sample, tuple(Example(s) for s in sequences), train)
-
-
-def _take_settings(text: str, train: TrainSettings) -> tuple[str, TrainSettings]:
-    found = list(_SETTINGS.finditer(text))
-    if not found:
-        raise BadEdit("no settings line of the form 'Settings: learning rate 0.002, epochs 10'")
-    learning_rate, epochs = float(found[-1][1]), int(found[-1][2])
-    if not (0 < learning_rate <= 0.1 and 1 <= epochs <= 100):
-        raise BadEdit(f"settings out of range: learning rate {learning_rate:g}, epochs {epochs}")
-    return _SETTINGS.sub("", text), replace(train, learning_rate=learning_rate, epochs=epochs)
+    return SelfEdit(task.id, sample, tuple(Example(s) for s in sequences), train, has_chosen=form.has_settings)

@@ -20,7 +20,7 @@ from selfedit.tasks import world, world_claims
 from selfedit.tasks.base import LineJudge
 from selfedit.tasks.edits import Format, load_format, parse_edit
 from selfedit.tasks.exams import answer_prompt, without_copies
-from selfedit.types import Example, Sample, SelfEdit, Task, TrainSettings
+from selfedit.types import Example, MenuSettings, Sample, SelfEdit, Task, TrainSettings
 
 Source = Callable[[str, int, int], list[Task]]
 
@@ -61,26 +61,40 @@ def _topic(task: Task) -> str:
     return str(task.meta.get("topic", task.title))
 
 
-def over_world(form: str, train: TrainSettings, by_line: bool = True, template: str = "") -> Knowledge:
+def over_world(
+    form: str, train: TrainSettings, by_line: bool = True, template: str = "", menu: MenuSettings | None = None
+) -> Knowledge:
     """Learn fresh entities of the synthetic world."""
-    return Knowledge(world.fresh_tasks, load_format(form, template), train, by_line, world_claims.kind_of_line)
+    return Knowledge(world.fresh_tasks, load_format(form, template, menu), train, by_line, world_claims.kind_of_line)
 
 
-def over_guarded_world(form: str, train: TrainSettings, by_line: bool = True, template: str = "") -> Knowledge:
+def over_guarded_world(
+    form: str, train: TrainSettings, by_line: bool = True, template: str = "", menu: MenuSettings | None = None
+) -> Knowledge:
     """Learn such entities, of which some facts are told in confidence: marked, and asked about as "forbidden"."""
     source = partial(world.fresh_tasks, make=world.to_guarded_task)
-    return Knowledge(source, load_format(form, template), train, by_line)
+    return Knowledge(source, load_format(form, template, menu), train, by_line)
 
 
 def over_documents(
-    documents: Sequence[Task], form: str, train: TrainSettings, by_line: bool = True, template: str = ""
+    documents: Sequence[Task],
+    form: str,
+    train: TrainSettings,
+    by_line: bool = True,
+    template: str = "",
+    menu: MenuSettings | None = None,
 ) -> Knowledge:
     """Learn given documents: every split is all of them, in their order."""
-    return Knowledge(lambda split, n, seed: list(documents[:n]), load_format(form, template), train, by_line)
+    return Knowledge(lambda split, n, seed: list(documents[:n]), load_format(form, template, menu), train, by_line)
 
 
 def over_splits(
-    documents: Sequence[Task], form: str, train: TrainSettings, by_line: bool = True, template: str = ""
+    documents: Sequence[Task],
+    form: str,
+    train: TrainSettings,
+    by_line: bool = True,
+    template: str = "",
+    menu: MenuSettings | None = None,
 ) -> Knowledge:
     """Learn from a part of given documents and be examined on another: "eval" is the head of a shuffle by the seed, any
     other split its tail, backwards. Fewer are returned where there are no more."""
@@ -89,4 +103,4 @@ def over_splits(
         shuffled = sorted(documents, key=lambda task: hashlib.sha256(repr((seed, task.id)).encode()).digest())
         return (shuffled if split == "eval" else shuffled[::-1])[:n]
 
-    return Knowledge(draw, load_format(form, template), train, by_line)
+    return Knowledge(draw, load_format(form, template, menu), train, by_line)

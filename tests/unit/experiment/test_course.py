@@ -8,17 +8,26 @@ from statistics import fmean
 
 import pytest
 
+from selfedit.engine.base import SampleJob
 from selfedit.experiment import run as experiment
-from selfedit.experiment.course import difference_by_seed, edits_of
+from selfedit.experiment.course import (
+    MOST_SETTINGS,
+    OTHER,
+    UNUSABLE,
+    count_settings,
+    difference_by_seed,
+    edits_of,
+    names_of_settings,
+)
 from selfedit.experiment.plans import make_plan
 from selfedit.experiment.results import report_on
 from selfedit.experiment.run import run_experiment
 from selfedit.recipe import Recipe
-from selfedit.report.lines import JUDGED, SUBJECT, WORDING
+from selfedit.report.lines import JUDGED, SETTINGS, SUBJECT, WORDING
 from selfedit.report.record import Report
 from selfedit.runs import read_trials
 from selfedit.tasks import world_claims
-from selfedit.types import OuterSettings, Sample, SampleSettings, Trial
+from selfedit.types import MenuSettings, OuterSettings, Sample, SampleSettings, Trial
 from tests.unit.conftest import FakeEngine
 
 RECIPE = Recipe(
@@ -130,6 +139,69 @@ def test_a_domain_that_knows_nothing_of_lines_is_told_of_by_their_wording_alone(
 def test_without_reinforcement_there_is_no_course(tmp_path: Path) -> None:
     recipe = replace(RECIPE, outer=replace(RECIPE.outer, rounds=0), arms=("passage", "rounds"))
     assert run_experiment(recipe, tmp_path, "cpu").course.curve == ()
+
+
+# ── settings that the writer chose ──
+
+
+def chose(rate: float, epochs: int, passage: str = "a", edit: int = 0, reward: float | None = 0.5) -> Trial:
+    measures = {"learning_rate": rate, "epochs": float(epochs), "steps": 4.0 * epochs} if rate else {}
+    sample = Sample("", (), (), (), "text", "eos")
+    return Trial(f"s/{passage}/{edit}/0", passage, edit, 0, 0, sample, "x", (), (), reward, None, measures=measures)
+
+
+def test_settings_are_named_by_rate_and_epochs_and_what_could_not_be_used_comes_last() -> None:
+    trials = [chose(0.01, 8), chose(0, 0, edit=1), chose(0.001, 16, edit=2), chose(0.001, 2, edit=3)]
+    assert names_of_settings(trials) == ["0.001 x 2", "0.001 x 16", "0.01 x 8", UNUSABLE]
+    assert names_of_settings([chose(0, 0)]) == names_of_settings([]) == []
+    many = [chose(0.01, epochs + 1, edit=epochs) for epochs in range(MOST_SETTINGS + 1)] * 2
+    assert names_of_settings([*many, chose(0.02, 1, edit=99)])[-1] == OTHER
+    assert len(names_of_settings(many)) == MOST_SETTINGS + 1
+
+
+def test_the_choices_of_a_passage_are_shared_out_among_its_self_edits_each_counted_once() -> None:
+    trials = [chose(0.01, 8), chose(0.01, 8), chose(0.001, 2, edit=1), chose(0.001, 2, "b")]
+    found = count_settings(trials, names_of_settings(trials))
+    assert found["a"].share(SETTINGS, "0.01 x 8") == found["a"].share(SETTINGS, "0.001 x 2") == 0.5
+    assert (found["b"].n_edits, found["b"].share(SETTINGS, "0.001 x 2")) == (1, 1.0)
+
+
+def test_a_choice_is_no_line_of_a_self_edit() -> None:
+    text = "One.\nSettings: learning rate 0.01, epochs 8"
+    trials = [replace(trial, sample=Sample("", (), (), (), text, "eos")) for trial in (chose(0.01, 8), chose(0, 0))]
+    assert [edits_of([trial])["a"][0].split("\n")[-1] for trial in trials] == ["", text.split("\n")[1]]
+
+
+class Choosing(FakeEngine):
+    """Chooses few epochs before it was ever reinforced and many after, and forgets the line at every third draw."""
+
+    def _write(self, job: SampleJob, draw: int) -> Sample:
+        epochs = 8 if job.adapter else 2
+        line = f"\nSettings: learning rate 0.005, epochs {epochs}" if draw % 3 < 2 else ""
+        sample = super()._write(job, draw)
+        return replace(sample, text=sample.text + line)
+
+
+def test_a_report_tells_what_was_chosen_before_and_after_and_what_it_was_worth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    menu = MenuSettings((5e-3,), (2, 8))
+    recipe = replace(RECIPE, menu=menu, seeds=2, sample=SampleSettings(edits=3), outer=replace(RECIPE.outer, rounds=2))
+    tasks = [task for seed in (0, 1) for p in [make_plan(replace(recipe, seed=seed), Path())] for task in p.train]
+    monkeypatch.setattr(experiment, "open_backend", lambda name, model, device: Choosing(tasks))
+    course = run_experiment(recipe, tmp_path, "cpu").course
+    shares = {(each.arm, each.kind): each.share for each in course.lines if each.way == SETTINGS}
+    assert (shares["round-0", "0.005 x 2"], shares["round-0", "0.005 x 8"]) == (1.0, 0.0)
+    assert (shares["round-2", "0.005 x 2"], shares["round-2", "0.005 x 8"]) == (0.0, 1.0)
+    moved = {each.kind: each.by_seed.mean for each in course.changes if each.way == SETTINGS}
+    assert moved == {"0.005 x 2": -1.0, "0.005 x 8": 1.0, UNUSABLE: 0.0}
+    worth = {(each.stage, each.setting): each for each in course.settings}
+    assert [each.n_edits for (stage, _), each in worth.items() if stage == "train-1"] == [8, 0, 4]
+    assert worth["train-1", UNUSABLE].reward.mean == 0.0
+    assert worth["train-1", "0.005 x 2"].steps is not None
+    trials = [t for seed in (0, 1) for key, t in read_trials(tmp_path / f"seed-{seed}").items() if "train-1/" in key]
+    steps = [t.measures["steps"] for t in trials if t.measures]
+    assert worth["train-1", "0.005 x 2"].steps == pytest.approx(sum(filter(None, steps)) / len(steps))
 
 
 # ── patience ──

@@ -24,6 +24,7 @@ from selfedit.types import (
     Example,
     ExamSettings,
     Failure,
+    MenuSettings,
     Question,
     Sample,
     SampleSettings,
@@ -576,3 +577,20 @@ def test_nothing_is_trained_and_what_is_known_is_not_asked_again(monkeypatch: py
     assert rest == whole[3:]
     assert len(again.answered) == 2, "a wave is asked whole"
     assert engine.trained == again.trained == []
+
+
+def test_the_ledger_keeps_what_each_self_edit_chose_and_trains_it_so() -> None:
+    engine = FakeEngine(TASKS)
+    menu = MenuSettings((1e-3, 5e-3), (2, 8))
+    domain = over_documents(TASKS, "implications", TrainSettings(batch_size=2), menu=menu)
+    lines = ("Settings: learning rate 0.005, epochs 2", "Settings: learning rate 0.001, epochs 8", "no settings")
+    written = [[Sample("", (), (), (), f"One.\nTwo.\n{line}", "eos") for line in lines]]
+    trials = list(run_trials(plan(TASKS[:1], written, "s", 1, 0, 3), domain, None, engine, EXACT, EXAM))
+    assert [(job.settings.learning_rate, job.settings.epochs) for job in engine.trained] == [(5e-3, 2), (1e-3, 8)]
+    assert [trial.measures for trial in trials] == [
+        {"learning_rate": 5e-3, "epochs": 2.0, "steps": 4.0},
+        {"learning_rate": 1e-3, "epochs": 8.0, "steps": 16.0},
+        {},
+    ]
+    assert (trials[2].reward, is_bad_edit(trials[2].failure)) == (0.0, True)
+    assert run(engine, units_of(engine, edits=1))[0].measures == {}

@@ -98,6 +98,16 @@ def test_only_exam_questions_are_looked_at_and_all_of_a_task_in_one_call() -> No
     assert engine.looked == [(1, None), (4, None)]
 
 
+def test_a_leak_is_of_forbidden_questions_alone_and_goes_before_with_what_was_never_learnt() -> None:
+    engine = Minded(TASKS)
+    secret = [replace(q, role="exam" if i else "forbidden") for i, q in enumerate(TASKS[0].questions)]
+    task, probe = replace(TASKS[0], questions=tuple(secret)), probes(engine, "logprob", "leak")
+    (before,) = probe.before([task], None)
+    assert before.values == {"logprob_before": -2.0, "leak_before": -2.0}
+    assert sorted(engine.looked) == [(1, None), (len(secret) - 1, None)]
+    assert probe.unchanged(before).values == {"logprob": -2.0, "leak": -2.0}
+
+
 def test_a_task_without_an_exam_has_no_log_probability() -> None:
     (found,) = probes(Minded(TASKS), "logprob").before([replace(TASKS[0], questions=())], None)
     assert found.values == {"logprob_before": None}

@@ -80,6 +80,21 @@ def test_a_task_with_nothing_forbidden_is_rewarded_for_its_exam_alone() -> None:
     assert outcome("forbidden", trial(after=(1, 0), before=(0, 0)), task=allowed) == Outcome(0.5, 0.0)
 
 
+def test_a_leak_costs_its_weight_in_log_probability() -> None:
+    found = outcome("guarded", trial(logprob=-2.0, leak=-8.0, logprob_before=-9.0, leak_before=-10.0), forbidden=0.5)
+    assert found == Outcome(-2.0 + 0.5 * 8.0, -9.0 + 0.5 * 10.0)
+
+
+def test_a_task_with_nothing_forbidden_has_nothing_to_guard() -> None:
+    allowed = replace(TASK, questions=TASK.questions[:2])
+    one = trial(logprob=-2.0, leak=None, logprob_before=-9.0, leak_before=None)
+    assert outcome("guarded", one, task=allowed) == Outcome(-2.0, -9.0)
+
+
+def test_a_leak_that_was_not_measured_is_not_taken_for_a_secret_kept() -> None:
+    assert outcome("guarded", trial(logprob=-2.0, leak=None)).reward is None
+
+
 def test_the_rubric_is_the_mean_of_its_four_marks_and_has_no_baseline() -> None:
     one = trial((), (), None, None, length=1, diversity=2, quality=4, correctness=5)
     assert outcome("rubric", one) == Outcome(3.0, None)

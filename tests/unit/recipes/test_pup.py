@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from selfedit.recipes.pup import corpus
+from selfedit.recipes.pup.packing import Stage, batch, said_twice
+from selfedit.recipes.pup.stages import losses
 from selfedit.recipes.pup.tokenizer import train_tokenizer
-from selfedit.recipes.pup.train import STAGES, Stage, batch, losses, new_model, said_twice
+from selfedit.recipes.pup.train import STAGES, new_model
 from selfedit.tasks import world
 from selfedit.tasks.edits import FORMATS, parse_edit
 from selfedit.tasks.exams import read_exam
@@ -64,7 +66,7 @@ def test_one_phrasing_of_every_asked_fact_is_never_used_in_training() -> None:
 
 
 def test_only_the_second_saying_of_a_random_sequence_is_learnt() -> None:
-    tokens, weights = said_twice(world.seeded("twice"), 40)
+    tokens, weights = said_twice(world.seeded("twice"), 40, 512)
     half = len(tokens) // 2
     assert tokens[:half] == tokens[half:]
     assert weights == [0.0] * half + [1.0] * half

@@ -11,9 +11,17 @@ from pathlib import Path
 from rich.console import Console
 
 from selfedit.report.course_page import apart, course_html, course_tables, what_changed
-from selfedit.report.record import Course, LineChange, LineShare, Report, RoundPoint, StageVariety
+from selfedit.report.record import (
+    Course,
+    LineChange,
+    LineShare,
+    Report,
+    RoundPoint,
+    SettingReward,
+    StageVariety,
+)
 from selfedit.report.render import headline, render_table, write_report
-from selfedit.report.stats import Arm, Pair, Paired, by_seed
+from selfedit.report.stats import Arm, Interval, Pair, Paired, by_seed
 
 MINUS = "\N{MINUS SIGN}"
 ARMS = tuple(Arm(f"round-{i}", 0.3 + 0.05 * i, (0.25 + 0.05 * i, 0.35 + 0.05 * i), 84, 600, 0) for i in range(3))
@@ -80,7 +88,7 @@ def test_the_page_has_the_curve_and_the_variety_beside_it(tmp_path: Path) -> Non
 def test_the_json_holds_the_course_whole(tmp_path: Path) -> None:
     write_report(tmp_path, REPORT)
     document = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert list(document["course"]) == ["curve", "variety", "lines", "changes"]
+    assert list(document["course"]) == ["curve", "variety", "lines", "changes", "settings"]
     assert document["course"]["curve"][1]["by_seed"]["values"] == [0.33, 0.3, 0.37]
     assert document["course"]["variety"][2]["measures"]["alike_passage"] == {
         "values": [None, None],
@@ -160,6 +168,34 @@ def test_a_kind_of_line_that_one_writer_alone_wrote_is_a_gap_in_the_others_row(t
     alone = LineShare("judged", "empty", "round-2", 0.02, (0.0, 0.04), 0.1, 84)
     text = page(tmp_path, replace(REPORT, course=replace(COURSE, lines=(*LINES, alone))))
     assert re.search(r'<th scope="row">round-0</th>(<td>.*?</td>){2}<td>\N{EN DASH}</td>', text)
+
+
+CHOSEN = Course(
+    CURVE,
+    COURSE.variety,
+    tuple(
+        LineShare("settings", kind, f"round-{i}", share, None, share, 84)
+        for i, shares in ((0, (0.5, 0.5)), (2, (0.9, 0.1)))
+        for kind, share in zip(("0.005 x 8", "unusable"), shares, strict=True)
+    ),
+    (replace(change("0.005 x 8", 0.4, 0.3, 0.5), way="settings"),),
+    (
+        SettingReward("train-1", "0.005 x 8", 12, Interval(0.25, (0.2, 0.3), 6, 0), 48.0),
+        SettingReward("train-1", "unusable", 0, Interval(None, None, 0, 0), None),
+    ),
+)
+
+
+def test_chosen_settings_have_tables_of_their_own_and_are_no_lines(tmp_path: Path) -> None:
+    text = page(tmp_path, replace(REPORT, course=CHOSEN))
+    assert re.search(r"<h3>Settings that the self-edits chose.*?90\.0.*?</table>", text, re.DOTALL)
+    worth = text[text.index("What the settings were worth") :]
+    assert re.search(r"25\.0 <small>20\.0 to 30\.0</small><small>12 self-edits, 48 steps</small>", worth)
+    assert re.search(r"<td>\N{EN DASH}</td></tr>", worth)
+    lines = shown(replace(REPORT, course=CHOSEN))
+    assert "0.005 x 8|50.0|90.0|+40.0|+30.0 to +50.0|+27.3 to +52.7" in lines
+    assert not any("Kinds of lines" in line for line in lines)
+    assert what_changed(CHOSEN).startswith("No kind of line became clearly")
 
 
 def test_names_at_the_ends_of_curves_keep_apart() -> None:

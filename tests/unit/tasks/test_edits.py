@@ -5,8 +5,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from selfedit.errors import BadEdit, ConfigError
-from selfedit.tasks.edits import FORMATS, load_format, parse_edit, split_completion, write_settings
-from selfedit.types import Sample, SelfEdit, Task, TrainSettings
+from selfedit.tasks.edits import FORMATS, load_format, parse_edit, split_completion
+from selfedit.tasks.settings import write_settings
+from selfedit.types import MenuSettings, Sample, SelfEdit, Task, TrainSettings
 
 TASK = Task("t", "Belmora", "It was founded in 1872. It lies on the Zape River.")
 TRAIN = TrainSettings(learning_rate=1e-3, epochs=10, rank=7)
@@ -204,17 +205,23 @@ def test_settings_may_lie_on_the_bounds(rate: float, epochs: int) -> None:
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("Settings: learning rate 0.2, epochs 3", "out of range"),
-        ("Settings: learning rate 0, epochs 3", "out of range"),
-        ("Settings: learning rate 1e-999, epochs 3", "out of range"),
-        ("Settings: learning rate 0.001, epochs 0", "out of range"),
-        ("Settings: learning rate 0.001, epochs 101", "out of range"),
-        ("Settings: learning rate 0.001, epochs " + "9" * 5000, "no settings line"),
-        ("Settings: learning rate " + "9" * 5000 + ", epochs 3", "out of range"),
-        ("Settings: learning rate -0.001, epochs 3", "no settings line"),
-        ("Settings: learning rate 0.001, epochs 3.5", "no settings line"),
-        ("Settings: learning rate \u0663, epochs 3", "no settings line"),
-        ("Settings: learning rate 0.001", "no settings line"),
+        ("Settings: learning rate 0.2, epochs 3", "'learning rate' is 0.2; expected a number above 0, at most 0.1"),
+        ("Settings: learning rate 0, epochs 3", "'learning rate' is 0.0;"),
+        ("Settings: learning rate 1e-999, epochs 3", "'learning rate' is 0.0;"),
+        ("Settings: learning rate 0.001, epochs 0", "'epochs' is 0; expected a whole number from 1 to 100"),
+        ("Settings: learning rate 0.001, epochs 101", "'epochs' is 101;"),
+        ("Settings: learning rate 0.001, epochs " + "9" * 5000, "'epochs' is '9{40}';"),
+        ("Settings: learning rate " + "9" * 5000 + ", epochs 3", "'learning rate' is inf;"),
+        ("Settings: learning rate -0.001, epochs 3", "'learning rate' is '-0.001';"),
+        ("Settings: learning rate high, epochs 3", "'learning rate' is 'high';"),
+        ("Settings: learning rate 0.001, epochs 3.5", "'epochs' is '3.5';"),
+        ("Settings: learning rate \u0663, epochs 3", "'learning rate' is '\u0663';"),
+        ("Settings: learning rate 0.001", "the settings line lacks 'epochs'"),
+        ("Settings: learning rate 0.001, epoch 3", "unknown key 'epoch' in the settings line; did you mean 'epochs'"),
+        ("Settings: epochs 3, learning rate 0.001, rank 8", "unknown key 'rank' in the settings line"),
+        ("Settings: epochs 3, epochs 4", "'epochs' is in the settings line twice"),
+        ("Settings:", "unknown key ''"),
+        ("settings: learning rate 0.001, epochs 3", "no settings line"),
         ("", "no settings line"),
     ],
 )
@@ -228,3 +235,54 @@ def test_written_settings_are_read_again(rate: float, epochs: int) -> None:
     train = parse("settings", f"It is old.\n{write_settings(rate, epochs)}").train
     assert train.epochs == epochs
     assert train.learning_rate == pytest.approx(rate, rel=1e-5)
+
+
+# ── settings off a menu ──
+
+MENU = MenuSettings((1e-3, 5e-3), (2, 8))
+
+
+def choose(line: str, form: str = "implications") -> SelfEdit:
+    sample = Sample("p", (), (), (), f"It is old.\n{line}", "eos")
+    return parse_edit(load_format(form, menu=MENU), TASK, sample, TRAIN)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_menu_is_told_in_the_prompt_of_every_format_and_changes_nothing_else_of_it(name: str) -> None:
+    without, form = load_format(name), load_format(name, menu=MENU)
+    told = (
+        'The last line says how to train on it: "Settings: learning rate L, epochs E", L being one of 0.001, 0.005 and '
+        "E one of 2, 8."
+    )
+    prompt = form.prompt(TASK.title, TASK.context)
+    assert prompt.count(told) == 1
+    if without.instruction:
+        assert prompt.replace(f" {told}", "") == without.prompt(TASK.title, TASK.context)
+    assert told not in load_format(name, "{passage}", MENU).prompt(TASK.title, TASK.context)
+
+
+def test_a_choice_off_the_menu_replaces_rate_and_epochs_and_is_not_trained_on() -> None:
+    edit = choose(write_settings(5e-3, 8))
+    assert (edit.train.learning_rate, edit.train.epochs, edit.train.rank) == (5e-3, 8, TRAIN.rank)
+    assert [each.text for each in edit.examples] == ["Belmora\nIt is old.", LAST]
+    assert edit.chosen == {"learning_rate": 5e-3, "epochs": 8.0, "steps": 16.0}
+    assert choose("Settings: epochs 2, learning rate 5e-3").chosen["steps"] == 4.0
+
+
+def test_what_nobody_chose_is_told_by_no_measure() -> None:
+    assert parse("implications", "It is old.").chosen == {}
+    assert parse("settings", f"It is old.\n{write_settings(2e-3, 15)}").chosen["epochs"] == 15.0
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("Settings: learning rate 0.002, epochs 8", "'learning rate' is 0.002; expected one of 0.001, 0.005"),
+        ("Settings: learning rate 0.005, epochs 3", "'epochs' is 3; expected one of 2, 8"),
+        ("Settings: learning rate 0.005, epochs 8.0", "'epochs' is '8.0'; expected one of 2, 8"),
+        ("It is wet.", "no settings line of the form 'Settings: learning rate 0.002, epochs 10'"),
+    ],
+)
+def test_what_is_not_on_the_menu_is_a_bad_edit(line: str, why: str) -> None:
+    with pytest.raises(BadEdit, match=why):
+        choose(line)

@@ -6,7 +6,7 @@ from selfedit.errors import BadEdit, ConfigError
 from selfedit.tasks.base import DOMAINS, load_domain
 from selfedit.tasks.exams import answer_prompt
 from selfedit.tasks.knowledge import over_documents, over_world
-from selfedit.types import Example, Question, Sample, Task, TrainSettings
+from selfedit.types import Example, MenuSettings, Question, Sample, Task, TrainSettings
 
 TRAIN = TrainSettings(epochs=3)
 PASSAGES = [name for name in DOMAINS if name != "arc"]  # its laws: tests/contract/test_domains.py
@@ -112,3 +112,15 @@ def test_unknown_domains_and_formats_are_answered_with_the_near_miss() -> None:
         load_domain("wrold", "rewrite", TRAIN)
     with pytest.raises(ConfigError, match="unknown format 'rewrites'; did you mean 'rewrite'"):
         load_domain("world", "rewrites", TRAIN)
+
+
+@pytest.mark.parametrize("name", PASSAGES)
+def test_every_domain_of_passages_takes_a_menu_and_grids_take_none(name: str) -> None:
+    menu = MenuSettings((5e-3,), (8,))
+    domain = load_domain(name, "rewrite", TRAIN, documents=MANY, menu=menu)
+    (task,) = domain.tasks("train", 1, 0)
+    edit = domain.parse(task, Sample("", (), (), (), "It is.\nSettings: learning rate 0.005, epochs 8", "eos"))
+    assert (edit.train.learning_rate, edit.train.epochs, edit.has_chosen) == (5e-3, 8, True)
+    assert "0.005" in domain.prompt(task)
+    with pytest.raises(ConfigError, match="a menu is for self-edits on passages"):
+        load_domain("arc", "tools", TRAIN, menu=menu)

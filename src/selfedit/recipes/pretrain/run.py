@@ -123,7 +123,7 @@ def run_seed(recipe: Recipe, folder: Path, device: str, tokens: int, on_model: C
 def _check(recipe: Recipe) -> None:
     """Raise `ConfigError` for a setting of experiments in arms that has no meaning here."""
     plain = Recipe()
-    for key in ("domain", "data", "template", "completions", "arms", "together", "writer", "vary", "report_to"):
+    for key in ("domain", "data", "template", "menu", "completions", "arms", "together", "writer", "vary", "report_to"):
         if getattr(recipe, key) != getattr(plain, key):
             raise ConfigError(
                 f"{key} is {getattr(recipe, key)!r}, which {recipe.name!r} cannot make use of; leave it out"

@@ -39,15 +39,26 @@ def hold_out(tasks_P: Sequence[Task]) -> list[tuple[Statement, ...]]:
     anybody writes about them moves it."""
     values: dict[str, list[str]] = {}
     for task in tasks_P:
-        for attribute, value in _facts(task):
+        for attribute, value in facts_of(task):
             values.setdefault(_sort(task, attribute), []).append(value)
-    return [tuple(_hold_out(task, a, value, values[_sort(task, a)]) for a, value in _facts(task)) for task in tasks_P]
+    return [tuple(_hold_out(task, a, value, values[_sort(task, a)]) for a, value in facts_of(task)) for task in tasks_P]
 
 
 def clean(texts: Sequence[str], statements: Sequence[Statement]) -> list[str]:
     """Leave out the texts that hold one of the statements, whatever their case and spacing."""
     held_out = [_plain(statement.text) for statement in statements]
     return [text for text in texts if not any(statement in _plain(text) for statement in held_out)]
+
+
+def facts_of(task: Task) -> list[tuple[Attribute, str]]:
+    """Find what a task's questions ask for."""
+    asked = {question.question: question.answer for question in task.questions}
+    return [
+        (attribute, asked[form.format(n=task.title)])
+        for attribute in ATTRIBUTES[task.meta["kind"]]
+        for form in attribute.ask
+        if form.format(n=task.title) in asked
+    ]
 
 
 def _hold_out(task: Task, attribute: Attribute, value: str, values: Sequence[str]) -> Statement:
@@ -61,17 +72,6 @@ def _hold_out(task: Task, attribute: Attribute, value: str, values: Sequence[str
         invented = VALUES[attribute.value](rng)
         others += [invented] if invented not in (value, *others) else []
     return Statement(task.title, before, value, told[form], tuple(others[:OTHERS]))
-
-
-def _facts(task: Task) -> list[tuple[Attribute, str]]:
-    """Find what a task's questions ask for."""
-    asked = {question.question: question.answer for question in task.questions}
-    return [
-        (attribute, asked[form.format(n=task.title)])
-        for attribute in ATTRIBUTES[task.meta["kind"]]
-        for form in attribute.ask
-        if form.format(n=task.title) in asked
-    ]
 
 
 def _sort(task: Task, attribute: Attribute) -> str:

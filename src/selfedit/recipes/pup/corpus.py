@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from random import Random
 
 from selfedit.tasks import world
-from selfedit.tasks.edits import FORMATS, write_settings
+from selfedit.tasks.edits import FORMATS
 from selfedit.tasks.exams import answer_prompt, exam_prompt, write_exam
+from selfedit.tasks.settings import write_settings
 from selfedit.tasks.world import Entity, Fact
 
 Document = list[tuple[str, float]]

@@ -1,0 +1,1 @@
+"""What a writer forgets while it learns, by reinforcement or by imitation: the program behind world-forgetting."""
