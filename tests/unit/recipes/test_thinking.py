@@ -256,6 +256,17 @@ def test_a_control_is_trained_on_what_others_chains_led_to(tmp_path: Path) -> No
     assert trained and not any(text.startswith(("0-", "2-")) for text in trained)  # nobody else has a far of their kind
 
 
+def test_chains_are_distilled_on_top_of_what_was_taught_and_by_their_answers_alone(tmp_path: Path) -> None:
+    engine = Consistent()
+    bench = bench_of(engine, CHAINS[:4], tmp_path)
+    with bench.run:
+        afterwards.afterwards(bench)
+    taught, others = engine.trained[:2], engine.trained[2:]  # two chains share an adapter
+    assert [job.under for job in taught] == [None, None] and {job.settings.loss_on for job in taught} == {"all"}
+    assert len({job.under for job in others}) == 2 and None not in {job.under for job in others}
+    assert {job.settings for job in others} == {replace(bench.recipe.outer.train, loss_on="completion")}
+
+
 def test_an_update_that_fails_is_told_and_what_was_measured_is_kept(tmp_path: Path) -> None:
     engine = Consistent()
     engine.train = lambda jobs: [Failure("train", "OutOfMemoryError", "no memory left") for _ in jobs]  # type: ignore[method-assign]

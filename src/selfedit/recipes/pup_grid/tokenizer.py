@@ -2,7 +2,7 @@
 
 Nothing is learnt. There are 256 bytes, so that any text can be read, and a list of words over them, of which the
 longest at a place is taken. The words are cut out of what `tasks.arc` words itself: the request for a choice, whose
-1,200 characters cost 16 tokens, and the choice, where every flag, rate and number of epochs is a single token and so a
+970 characters cost ten tokens, and the choice, where every flag, rate and number of epochs is a single token and so a
 single act to be reinforced. A number off the menu is spelt out.
 """
 
