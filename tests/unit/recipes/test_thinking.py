@@ -369,7 +369,10 @@ def test_a_folder_of_another_number_of_chains_is_refused(finished: tuple[Path, l
         list(program.run(load_recipe("world-thinking", [*SMALL, "n=4"]), finished[0], "cpu", lambda *done: None))
 
 
-def test_it_is_listed_and_a_setting_that_means_nothing_here_is_refused(tmp_path: Path) -> None:
+def test_it_is_listed_and_a_setting_that_means_nothing_here_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "run_seed", lambda *given: pytest.fail("it was run all the same"))
     assert "chain of thought" in dict(list_recipes())["world-thinking"]
     assert load_program(RECIPE) is program.run
     with pytest.raises(ConfigError, match="eval_repeats is 2"):

@@ -81,11 +81,11 @@ def summarise(folders: Sequence[Path], arms: Sequence[str]) -> Result:
 
 def table(result: Result) -> Iterator[str]:
     """Lay a result out in lines for a terminal."""
-    yield f"{'arm':<32} {'right, %':<22} {'kl, nats':<24} {'still known, %':<22} labels  seconds"
+    yield f"{'arm':<32} {'right, %':<22} {'kl, nats':<24} {'still known, %':<22} labels  seconds  passages"
     for row in result.rows:
         labels, seconds = ("-" if each is None else f"{each:.{d}f}" for each, d in ((row.labels, 0), (row.seconds, 1)))
         kl, known = _shown(row.kl, 1, 3), _shown(row.known, 100, 1)
-        yield f"{row.name:<32} {_shown(row.accuracy, 100, 1):<22} {kl:<24} {known:<22} {labels:>6}  {seconds:>7}"
+        yield f"{row.name:<32} {_shown(row.accuracy, 100, 1):<22} {kl:<24} {known:<22} {labels:>6}  {seconds:>7}  {row.accuracy.n:>8}"
     yield ""
     yield f"{'difference, paired':<58} {'points':<22} {'by seed':<22} {'kl, nats':<26} still known, points"
     for each in result.differences:
@@ -95,7 +95,7 @@ def table(result: Result) -> Iterator[str]:
         )
         yield f"{f'{each.b} - {each.a}':<58} {spans}"
     bad = sum(row.n_unusable for row in result.rows)
-    yield f"{result.rows[0].accuracy.n} passages; {bad} updates had nothing to learn from, and count as 0"
+    yield f"{bad} updates had nothing to learn from, and count as 0"
 
 
 def _row(arm: str, trials_S: Sequence[Sequence[Trial]]) -> Row:

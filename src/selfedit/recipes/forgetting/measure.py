@@ -39,6 +39,7 @@ FAMOUS = 24  # things told in pretraining, with some 180 questions, of which abo
 DRAWN = 8  # texts after requests
 TOLD = 32  # texts after titles alone
 PLAIN_TOKENS = 48
+ASKED_TOKENS = 64  # enough for a question with its answer
 OTHER_FORMATS = ("rewrite", "self-qa")
 
 MEASURES = (
@@ -165,7 +166,9 @@ def draw(engine: Backend, prompts_N: Sequence[str], adapter: Adapter | None, see
 
 def asks(engine: Backend, prompts_N: Sequence[str], adapter: Adapter | None, seed: int) -> list[bool]:
     """Say of each request for questions whether a question with its answer comes, in the likeliest text."""
-    return [_is_exam(sample.text) for sample in _sampled(engine, prompts_N, adapter, seed, 64, temperature=0.0)]
+    return [
+        _is_exam(sample.text) for sample in _sampled(engine, prompts_N, adapter, seed, ASKED_TOKENS, temperature=0.0)
+    ]
 
 
 def _is_exam(text: str) -> bool:
