@@ -84,8 +84,9 @@ def table(result: Result) -> Iterator[str]:
     yield f"{'arm':<32} {'right, %':<22} {'kl, nats':<24} {'still known, %':<22} labels  seconds  passages"
     for row in result.rows:
         labels, seconds = ("-" if each is None else f"{each:.{d}f}" for each, d in ((row.labels, 0), (row.seconds, 1)))
-        kl, known = _shown(row.kl, 1, 3), _shown(row.known, 100, 1)
-        yield f"{row.name:<32} {_shown(row.accuracy, 100, 1):<22} {kl:<24} {known:<22} {labels:>6}  {seconds:>7}  {row.accuracy.n:>8}"
+        forgot = f"{_shown(row.kl, 1, 3):<24} {_shown(row.known, 100, 1):<22}"
+        cost = f"{labels:>6}  {seconds:>7}  {row.accuracy.n:>8}"
+        yield f"{row.name:<32} {_shown(row.accuracy, 100, 1):<22} {forgot} {cost}"
     yield ""
     yield f"{'difference, paired':<58} {'points':<22} {'by seed':<22} {'kl, nats':<26} still known, points"
     for each in result.differences:
